@@ -1,0 +1,1 @@
+"""The main job on one machine: cluster, versions, operator, trace and report."""

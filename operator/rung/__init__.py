@@ -1,0 +1,1 @@
+"""Rung: a Kubernetes operator that keeps inference in time by swapping model versions."""

@@ -1,0 +1,1 @@
+"""The outside world, one file each: Triton, Prometheus, S3, Kubernetes."""

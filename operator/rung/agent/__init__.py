@@ -1,0 +1,1 @@
+"""The sidecar beside each Triton: mirrors versions from S3 and reports CPU every second."""

@@ -1,0 +1,1 @@
+"""The loop: observe, decide, re-check, act, status; and the swap executor."""

@@ -1,0 +1,1 @@
+"""The thinking: pure functions of a snapshot and a memory. No I/O, no clock, no threads."""

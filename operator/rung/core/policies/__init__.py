@@ -1,0 +1,1 @@
+"""Every policy, as a pure function of a snapshot and a memory."""

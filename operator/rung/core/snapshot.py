@@ -1,0 +1,97 @@
+"""What the operator knows of one pool at one moment: the input of every policy.
+
+Everything here is frozen and free of I/O. Times are seconds since the epoch unless a name says otherwise;
+rates are inferences per second; utilisation is CPU used divided by CPU that the server may use, 0 to 1
+(it may pass 1 for a moment, because a CPU limit is enforced per period).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Mode(StrEnum):
+    """Who decides about a task: Rung, Rung without acting on it, or its owner."""
+
+    AUTO = "Auto"
+    RECOMMEND = "Recommend"
+    PINNED = "Pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a signal and the moment it was measured."""
+
+    time_seconds: float
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a version was measured to do on one hardware class."""
+
+    max_throughput_rps: float
+    latency_p95_seconds: float | None = None
+    cpu_seconds_per_inference: float | None = None
+    memory_bytes: int | None = None
+    load_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One servable version: its Triton version number, its accuracy (0 to 1), its profiles by hardware class."""
+
+    number: int
+    accuracy: float
+    profiles: Mapping[str, Profile] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """One task as its owner declared it, with every version that is registered for it."""
+
+    name: str
+    versions: tuple[Version, ...]
+    slo_latency_seconds: float
+    objective: float = 0.999
+    min_accuracy: float | None = None
+    max_metric: float | None = None
+    weight: float = 1.0
+    mode: Mode = Mode.AUTO
+    pinned_version: int | None = None
+    servers: frozenset[str] | None = None
+    """Names of the servers that serve this task; None means every server of the pool."""
+    declared_demand_rps: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerState:
+    """One server as it was last seen. A server that is not ready is left alone by every policy."""
+
+    name: str
+    hardware_class: str
+    capacity_cores: float
+    ready: bool = True
+    utilization: tuple[Sample, ...] = ()
+    """CPU utilisation, one sample a second, oldest first."""
+    demand: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    """By task: arrivals per second at this server, oldest first."""
+    active: Mapping[str, int] = field(default_factory=dict)
+    """By task: the version that answers now (absent when none does)."""
+    loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By task: every version that is loaded, the active one among them."""
+    available: Mapping[str, frozenset[int]] | None = None
+    """By task: versions whose files are on the server; None when that is not known."""
+    broken: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By task: versions that failed to load here and wait for their back-off to pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """One pool at one moment."""
+
+    time_seconds: float
+    servers: tuple[ServerState, ...]
+    tasks: tuple[TaskState, ...]

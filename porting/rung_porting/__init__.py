@@ -1,0 +1,1 @@
+"""Offline: train, prune, fine-tune, export, validate, profile, publish and register versions."""
