@@ -1,0 +1,92 @@
+# Rung: everything a person runs, by name. `make` alone prints this list.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv || echo .venv-uv/bin/uv)
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Print the targets
+	@awk -F':.*## ' '/^[a-zA-Z_-]+:.*## / {printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---------------------------------------------------------------- the two commands
+.PHONY: demo
+demo: setup setup-porting ## The main job: cluster, versions, operator, a climbing trace, a report (ARGS="--compare --keep ...")
+	$(BIN)/python -m rung_demo $(ARGS)
+
+.PHONY: test
+test: setup setup-triton setup-porting ## All tests: unit, real servers, end to end through the chart (ARGS="tests/unit -k ...")
+	tests/run $(ARGS)
+
+# ---------------------------------------------------------------- checks
+.PHONY: check
+check: setup ## Lint, format, types, import contracts, generated files, Helm lint and golden templates
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m rung.api crds crds --check
+	charts/check
+
+.PHONY: format
+format: setup ## Format the code and mend what the linter can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: generate
+generate: setup ## Write the generated files again: CRDs, chart goldens
+	$(BIN)/python -m rung.api crds crds
+	charts/check --update
+
+.PHONY: lock
+lock: $(UV) ## Pin every requirement again, with hashes
+	requirements/compile.sh $(UV)
+
+# ---------------------------------------------------------------- the cluster on this machine
+.PHONY: cluster-up cluster-down images
+cluster-up: setup ## A real Kubernetes on this machine, inside namespaces of its own (needs root)
+	$(BIN)/python -m rung_devcluster up $(ARGS)
+
+cluster-down: setup ## Remove it, without a trace
+	$(BIN)/python -m rung_devcluster down $(ARGS)
+
+images: setup ## Build the container images (with buildah) and load them into the cluster if one is up
+	$(BIN)/python -m rung_devcluster images $(ARGS)
+
+# ---------------------------------------------------------------- benchmarks
+.PHONY: bench-swap bench-operator
+bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
+	$(BIN)/python bench/bench_swap.py $(ARGS)
+
+bench-operator: setup ## The operator's CPU and memory with 2 and with 200 tasks
+	$(BIN)/python bench/bench_operator.py $(ARGS)
+
+# ---------------------------------------------------------------- environments, pinned with hashes
+.PHONY: setup setup-triton setup-porting
+setup: .venv/.done ## The environment for the operator, the tools and the tests
+setup-triton: .venv-triton/.done ## The real Triton server, from its wheel
+setup-porting: .venv-porting/.done ## torch and NNI, for making versions (about 5 GB)
+
+.venv-uv/bin/uv:
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet uv==$(UV_VERSION)
+
+.venv/.done: requirements/dev.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python 3.11 .venv
+	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-triton/.done: requirements/triton.txt | $(UV)
+	$(UV) venv --quiet --allow-existing --python 3.11 .venv-triton
+	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes requirements/triton.txt
+	@touch $@
+
+.venv-porting/.done: requirements/porting.txt pyproject.toml | $(UV)
+	$(UV) venv --quiet --allow-existing --python 3.11 .venv-porting
+	$(UV) pip sync --quiet --python .venv-porting/bin/python --require-hashes requirements/porting.txt
+	$(UV) pip install --quiet --python .venv-porting/bin/python --no-deps --no-build-isolation --editable .
+	@touch $@
