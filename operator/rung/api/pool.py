@@ -1,0 +1,212 @@
+"""`ServingPool`: the servers that one policy looks after, and how it does."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+
+from rung.api.base import (
+    Column,
+    Count,
+    Integer,
+    LabelKey,
+    Labels,
+    Model,
+    Names,
+    NotNegative,
+    Reference,
+    Resource,
+    Text,
+)
+from rung.api.conditions import Conditions, Decision
+from rung.api.policy import PolicySpec
+from rung.api.quantity import Cpu, Duration, Memory, PositiveDuration
+
+Url = Annotated[str, Field(max_length=2048, pattern=r"^https?://[^ /]+[^ ]*$")]
+
+
+class PoolMode(StrEnum):
+    """Whether plans are carried out."""
+
+    AUTO = "Auto"
+    RECOMMEND = "Recommend"
+
+
+class CpuSource(StrEnum):
+    """Where the CPU use of a server comes from."""
+
+    AGENT = "Agent"
+    CADVISOR = "CAdvisor"
+
+
+class FallbackBehavior(StrEnum):
+    """What to do when signals stay away."""
+
+    HOLD = "Hold"
+    CHEAPEST = "Cheapest"
+
+
+class Drain(StrEnum):
+    """When a server gets no requests while it swaps."""
+
+    COLD = "Cold"
+    ALWAYS = "Always"
+    NEVER = "Never"
+
+
+class PoolServerPhase(StrEnum):
+    """What one server of the pool is doing."""
+
+    PENDING = "Pending"
+    SERVING = "Serving"
+    SWAPPING = "Swapping"
+    DRAINING = "Draining"
+    NOT_READY = "NotReady"
+    FAILED = "Failed"
+
+
+class MetricsSpec(Model):
+    """Where the signals come from."""
+
+    prometheus_url: Url
+    """Address of the Prometheus that scrapes the pool's pods, for example http://prometheus.monitoring:9090."""
+    cpu: CpuSource = CpuSource.AGENT
+    """Agent: CPU use from the agent beside each Triton, every second. CAdvisor: from the kubelet, coarser."""
+    max_age: PositiveDuration = Duration("5s")
+    """Signals older than this count as missing."""
+
+
+class FallbackSpec(Model):
+    """What to do when the signals stay away."""
+
+    after: PositiveDuration = Duration("60s")
+    """Signals must be missing this long; until then the last allocation is held."""
+    behavior: FallbackBehavior = FallbackBehavior.HOLD
+    """Hold: keep the last allocation. Cheapest: let the cheapest version of each task answer."""
+
+
+class StandbySpec(Model):
+    """What is kept loaded beside the version that answers, so that stepping down is instant."""
+
+    below: Annotated[Integer, Field(ge=0, le=16)] = 1
+    """How many rungs below the active version are kept loaded."""
+    memory_budget: Memory | None = None
+    """Memory that standbys of one server may take, for example 512Mi; no limit of their own when absent."""
+
+
+class RolloutSpec(Model):
+    """How swaps are carried out."""
+
+    max_concurrent: Annotated[Integer, Field(ge=1, le=1000)] = 1
+    """How many servers may load a version of one task at the same time."""
+    drain: Drain = Drain.COLD
+    """When a server gets no requests while it swaps: at cold swaps, Always or Never."""
+    load_deadline: PositiveDuration = Duration("30s")
+    """A load that takes longer has failed: what answered before goes on answering."""
+
+
+class RepositorySpec(Model):
+    """The S3 bucket that holds the versions."""
+
+    uri: Annotated[str, Field(max_length=2048, pattern=r"^s3://[a-z0-9][-a-z0-9.]*[a-z0-9](/[^ ]*)?$")]
+    """Address of the repository: s3://BUCKET/PREFIX."""
+    endpoint: Url | None = None
+    """Address of the S3 server; that of AWS when absent."""
+    secret_ref: Reference | None = None
+    """The Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the pod's own identity when absent."""
+
+
+class ServingPoolSpec(Model):
+    """Which servers belong to the pool, and how they are looked after."""
+
+    server_selector: Annotated[Labels, Field(min_length=1, max_length=16)]
+    """Labels of the Triton pods that belong to the pool, for example rung.dev/pool: edge."""
+    hardware_class_label: LabelKey = "rung.dev/hardware-class"
+    """The label that names a server's hardware class; looked up on the pod, then on its node, else `default`."""
+    policy: PolicySpec = PolicySpec()
+    """How the version of each task is chosen."""
+    interval: PositiveDuration = Duration("1s")
+    """Time between two decisions."""
+    mode: PoolMode = PoolMode.AUTO
+    """Auto: plans are carried out. Recommend: they are only published, whatever the tasks say."""
+    metrics: MetricsSpec
+    """Where the signals come from."""
+    fallback: FallbackSpec = FallbackSpec()
+    """What to do when the signals stay away."""
+    standby: StandbySpec = StandbySpec()
+    """What is kept loaded beside the version that answers."""
+    rollout: RolloutSpec = RolloutSpec()
+    """How swaps are carried out."""
+    repository: RepositorySpec | None = None
+    """The S3 bucket that holds the versions."""
+
+
+class PoolServerStatus(Model):
+    """One server of the pool, as it was last seen."""
+
+    name: str
+    """Name of the pod."""
+    node: str | None = None
+    """Name of the node it runs on."""
+    hardware_class: str = "default"
+    """Its hardware class."""
+    capacity: Cpu | None = None
+    """CPU it may use, in cores; absent while that is not known."""
+    utilization: NotNegative | None = None
+    """CPU used divided by CPU it may use; absent while there is no fresh signal."""
+    expected_utilization: NotNegative | None = None
+    """What the profiles predict for its allocation at today's demand."""
+    phase: PoolServerPhase
+    """Pending, Serving, Swapping, Draining, NotReady or Failed."""
+    message: Text = ""
+    """More about the phase, for people."""
+
+
+class ServingPoolStatus(Model):
+    """What Rung sees and does in this pool."""
+
+    conditions: Conditions = ()
+    """Ready, MetricsAvailable, Overloaded and CapacityKnown."""
+    servers: tuple[PoolServerStatus, ...] = ()
+    """Each server of the pool."""
+    ready_servers: Count = 0
+    """How many servers are ready."""
+    tasks: Count = 0
+    """How many tasks the pool serves."""
+    utilization: NotNegative | None = None
+    """CPU used divided by CPU that may be used, of the busiest server."""
+    expected_utilization: NotNegative | None = None
+    """What the profiles predict for the allocation, of the busiest server."""
+    policy_memory: Annotated[
+        dict[str, Any] | None, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})
+    ] = None
+    """What the policy must remember between two decisions. Not for people."""
+    last_decision: Decision | None = None
+    """The last decision in this pool that changed something, and why."""
+    observed_generation: Count | None = None
+    """The generation of the spec that this status was made for."""
+
+
+class ServingPool(Resource):
+    """The Triton servers that one policy looks after."""
+
+    NAMES: ClassVar = Names("ServingPool", "servingpools", "servingpool", "spool")
+    COLUMNS: ClassVar = (
+        Column("Policy", "string", ".spec.policy.name", "How versions are chosen"),
+        Column("Mode", "string", ".spec.mode", "Whether plans are carried out"),
+        Column("Servers", "integer", ".status.readyServers", "Servers that are ready"),
+        Column("Tasks", "integer", ".status.tasks", "Tasks that are served"),
+        Column("CPU", "number", ".status.utilization", "CPU used divided by CPU that may be used, busiest server"),
+        Column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", "Whether the pool is looked after"),
+        Column("Reason", "string", ".status.lastDecision.code", "Why something last changed"),
+        Column("Age", "date", ".metadata.creationTimestamp", "Age of the object"),
+        Column("Expected", "number", ".status.expectedUtilization", "What the profiles predict", priority=1),
+        Column("Why", "string", ".status.lastDecision.sentence", "The last decision as a sentence", priority=1),
+    )
+
+    spec: ServingPoolSpec
+    """Which servers, and how they are looked after."""
+    status: ServingPoolStatus = ServingPoolStatus()
+    """What Rung sees and does."""
