@@ -1,0 +1,176 @@
+"""What the operator knows of the cluster: parsed objects, kept current by kopf's indices, read by the pool loops.
+
+Objects are parsed once, when they change, not once a pass. Pods and nodes shrink to the few facts that matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rung.api import Cpu, InferenceTask, Memory, ModelVersion, ServingPool
+
+TRITON_CONTAINER = "triton"
+DEFAULT_GRPC_PORT = 8001
+DEFAULT_AGENT_PORT = 8090
+DEFAULT_HARDWARE_CLASS = "default"
+
+Namespaced = tuple[str, str]
+"""Namespace and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPod:
+    """One Triton pod. A container that started again has a new `incarnation`."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str | None
+    ip: str | None
+    labels: Mapping[str, str]
+    ready: bool
+    terminating: bool
+    restarts: int = 0
+    cpu_limit_cores: float | None = None
+    memory_limit_bytes: int | None = None
+    grpc_port: int = DEFAULT_GRPC_PORT
+    agent_port: int = DEFAULT_AGENT_PORT
+
+    @property
+    def triton_address(self) -> str | None:
+        """host:port of the gRPC API; None while the pod has no address."""
+        return f"{_bracketed(self.ip)}:{self.grpc_port}" if self.ip else None
+
+    @property
+    def agent_url(self) -> str | None:
+        """Address of the agent's HTTP API; None while the pod has no address."""
+        return f"http://{_bracketed(self.ip)}:{self.agent_port}" if self.ip else None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What a server inherits from the node it runs on."""
+
+    name: str
+    labels: Mapping[str, str]
+    allocatable_cores: float | None
+
+
+def _bracketed(ip: str) -> str:
+    return f"[{ip}]" if ":" in ip else ip
+
+
+def _cores(text: object) -> float | None:
+    try:
+        return Cpu(str(text)).cores
+    except ValueError:
+        return None
+
+
+def _bytes(text: object) -> int | None:
+    try:
+        return Memory(str(text)).bytes
+    except ValueError:
+        return None
+
+
+def _port(containers: Iterable[Mapping[str, Any]], name: str, default: int) -> int:
+    for container in containers:
+        for port in container.get("ports") or ():
+            if port.get("name") == name:
+                return int(port["containerPort"])
+    return default
+
+
+def read_pod(raw: Mapping[str, Any]) -> ServerPod:
+    """Reduce a pod to what concerns a server. Fields that are missing give a server that is not ready."""
+    metadata, spec, status = raw.get("metadata") or {}, raw.get("spec") or {}, raw.get("status") or {}
+    containers = spec.get("containers") or []
+    triton = next((c for c in containers if c.get("name") == TRITON_CONTAINER), containers[0] if containers else {})
+    limits = (triton.get("resources") or {}).get("limits") or {}
+    started = [s for s in status.get("containerStatuses") or [] if s.get("name") == triton.get("name")]
+    # The pod is ready as a whole, or only its agent is not: a server whose agent restarts goes on serving.
+    conditions = {c.get("type"): c.get("status") == "True" for c in status.get("conditions") or []}
+    return ServerPod(
+        namespace=metadata.get("namespace", ""),
+        name=metadata.get("name", ""),
+        uid=metadata.get("uid", ""),
+        node=spec.get("nodeName"),
+        ip=status.get("podIP"),
+        labels=dict(metadata.get("labels") or {}),
+        ready=bool(conditions.get("Ready")) or any(s.get("ready") for s in started),
+        terminating=metadata.get("deletionTimestamp") is not None,
+        restarts=sum(int(s.get("restartCount") or 0) for s in started),
+        cpu_limit_cores=_cores(limits.get("cpu")),
+        memory_limit_bytes=_bytes(limits.get("memory")),
+        grpc_port=_port(containers, "grpc", DEFAULT_GRPC_PORT),
+        agent_port=_port(containers, "agent", DEFAULT_AGENT_PORT),
+    )
+
+
+def read_node(raw: Mapping[str, Any]) -> NodeFacts:
+    """Reduce a node to its labels and its allocatable CPU."""
+    metadata, status = raw.get("metadata") or {}, raw.get("status") or {}
+    return NodeFacts(
+        name=metadata.get("name", ""),
+        labels=dict(metadata.get("labels") or {}),
+        allocatable_cores=_cores((status.get("allocatable") or {}).get("cpu")),
+    )
+
+
+def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether every label of the selector is there with its value; an empty selector matches everything."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+@dataclass(frozen=True)
+class ClusterView:
+    """The objects by the keys under which the loops look for them. Values are collections, as in a kopf index."""
+
+    pools: Mapping[Namespaced, Iterable[ServingPool]] = field(default_factory=dict)
+    """By namespace and name."""
+    tasks: Mapping[Namespaced, Iterable[InferenceTask]] = field(default_factory=dict)
+    """By namespace and name of the pool."""
+    versions: Mapping[Namespaced, Iterable[ModelVersion]] = field(default_factory=dict)
+    """By namespace and name of the task."""
+    pods: Mapping[str, Iterable[ServerPod]] = field(default_factory=dict)
+    """By namespace."""
+    nodes: Mapping[str, Iterable[NodeFacts]] = field(default_factory=dict)
+    """By name."""
+
+    def pool(self, key: Namespaced) -> ServingPool | None:
+        """Return a pool, None when there is none of that name that can be read."""
+        return next(iter(self.pools.get(key, ())), None)
+
+    def tasks_of(self, pool: ServingPool) -> tuple[InferenceTask, ...]:
+        """Return the tasks of a pool, by name."""
+        found = self.tasks.get((pool.namespace, pool.name), ())
+        return tuple(sorted(found, key=lambda task: task.name))
+
+    def versions_of(self, task: InferenceTask) -> tuple[ModelVersion, ...]:
+        """Return the registered versions of a task, by number."""
+        found = self.versions.get((task.namespace, task.name), ())
+        return tuple(sorted(found, key=lambda version: version.spec.version))
+
+    def servers_of(self, pool: ServingPool) -> Iterator[ServerPod]:
+        """Yield the pods of a pool's servers, by name."""
+        for pod in sorted(self.pods.get(pool.namespace, ()), key=lambda pod: pod.name):
+            if matches(pool.spec.server_selector, pod.labels):
+                yield pod
+
+    def _node(self, pod: ServerPod) -> NodeFacts | None:
+        return next(iter(self.nodes.get(pod.node or "", ())), None)
+
+    def hardware_class(self, pod: ServerPod, label: str) -> str:
+        """Return a server's hardware class: the label on the pod, else on its node, else `default`."""
+        node = self._node(pod)
+        return pod.labels.get(label) or (node.labels.get(label) if node else None) or DEFAULT_HARDWARE_CLASS
+
+    def capacity_cores(self, pod: ServerPod) -> float | None:
+        """Return the CPU a server may use: its container's limit, else what its node can give."""
+        if pod.cpu_limit_cores:
+            return pod.cpu_limit_cores
+        node = self._node(pod)
+        return node.allocatable_cores if node else None
