@@ -72,9 +72,11 @@ Number = Annotated[float, Field(strict=True)]
 Integer = Annotated[int, Field(strict=True)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 """A number from 0 to 1."""
+PositiveShare = Annotated[Number, Field(gt=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
 Count = Annotated[Integer, Field(ge=0, le=2**63 - 1)]
+PositiveCount = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 VersionNumber = Annotated[Integer, Field(ge=1, le=2**63 - 1)]
 """A Triton version number."""
 

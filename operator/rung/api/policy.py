@@ -11,7 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rung.api.base import Model, Positive, Rule, Share, VersionNumber, given, rules
+from rung.api.base import Model, Number, PositiveShare, Rule, VersionNumber, given, rules
 from rung.api.quantity import Duration, PositiveDuration
 
 
@@ -80,15 +80,15 @@ class StepwiseParameters(Model):
     """How much of the newest history is judged."""
     up_after: PositiveDuration = Duration("30s")
     """Time since the last change before a step up, or a move to a better point for today's demand."""
-    down_above: Annotated[Share, Field(gt=0)] = 0.7
+    down_above: PositiveShare = 0.7
     """Step down when the mean utilisation is above this."""
-    up_below: Annotated[Share, Field(gt=0)] = 0.5
+    up_below: PositiveShare = 0.5
     """Step up when the highest utilisation is below this."""
-    goal: Annotated[Share, Field(gt=0)] = 0.65
+    goal: PositiveShare = 0.65
     """Utilisation that a step up aims at."""
-    min_reduction: Annotated[Share, Field(gt=0, lt=1)] = 0.4
+    min_reduction: Annotated[Number, Field(gt=0, lt=1)] = 0.4
     """A step down must lower the total metric by at least this share."""
-    trust: Annotated[Positive, Field(ge=1, le=100)] = 1.2
+    trust: Annotated[Number, Field(ge=1, le=100)] = 1.2
     """The profile is trusted up to observed CPU = predicted CPU times this."""
 
     @model_validator(mode="after")

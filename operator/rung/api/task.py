@@ -15,6 +15,7 @@ from rung.api.base import (
     Names,
     NotNegative,
     Positive,
+    PositiveShare,
     Reference,
     Resource,
     Rule,
@@ -66,7 +67,7 @@ class ServiceLevel(Model):
 
     latency: PositiveDuration
     """An answer must arrive within this time, for example 400ms."""
-    objective: Annotated[Share, Field(gt=0)] = 0.999
+    objective: PositiveShare = 0.999
     """Share of the requests that must be answered in time, above 0 and at most 1."""
 
 

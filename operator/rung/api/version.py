@@ -15,6 +15,7 @@ from rung.api.base import (
     NotNegative,
     ObjectName,
     Positive,
+    PositiveCount,
     Reference,
     Resource,
     Rule,
@@ -26,8 +27,6 @@ from rung.api.base import (
 )
 from rung.api.conditions import Conditions
 from rung.api.quantity import Cpu, PositiveDuration
-
-PositiveCount = Annotated[Count, Field(ge=1)]
 
 
 class Artifact(Model):
