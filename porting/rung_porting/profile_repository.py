@@ -1,0 +1,85 @@
+"""Where the profiler finds versions and writes profiles: the model repository in S3, or a folder of its layout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+from rung.adapters.s3 import ModelRepository
+from rung.core.repository_layout import config_key, parse_key
+
+
+class Repository(Protocol):
+    """Where versions are listed and profiles are written: S3 or a folder of the same layout."""
+
+    async def versions(self, task: str) -> list[int]:
+        """Return the numbers of the versions that exist, ascending."""
+
+    async def config_text(self, task: str) -> str:
+        """Return the text of config.pbtxt."""
+
+    async def profiled_classes(self, task: str, number: int) -> set[str]:
+        """Return the hardware classes that have a profile of this version."""
+
+    async def write(self, key: str, text: str) -> None:
+        """Write a new file; never overwrites."""
+
+
+class S3Repository:
+    """The model repository in S3; credentials come from the AWS_* environment."""
+
+    def __init__(self, uri: str, endpoint: str | None) -> None:
+        self._repository = ModelRepository(uri, endpoint=endpoint)
+
+    async def versions(self, task: str) -> list[int]:
+        """Return the versions with a version.yaml."""
+        return await self._repository.list_versions(task)
+
+    async def config_text(self, task: str) -> str:
+        """Return the text of config.pbtxt."""
+        return await self._repository.read_config(task)
+
+    async def profiled_classes(self, task: str, number: int) -> set[str]:
+        """Return the hardware classes that have a profile of this version."""
+        return set((await self._repository.list_objects()).profiles(task, number))
+
+    async def write(self, key: str, text: str) -> None:
+        """Write a new object."""
+        await self._repository.put_if_absent(key, text.encode())
+
+
+class FolderRepository:
+    """A folder of the repository's layout, as Triton itself reads it; versions need no version.yaml."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def versions(self, task: str) -> list[int]:
+        """Return the numbered folders."""
+        return sorted(int(path.name) for path in (self._folder / task).glob("[1-9]*") if path.name.isdigit())
+
+    async def config_text(self, task: str) -> str:
+        """Return the text of config.pbtxt."""
+        return (self._folder / config_key(task)).read_text(encoding="utf-8")
+
+    async def profiled_classes(self, task: str, number: int) -> set[str]:
+        """Return the hardware classes that have a profile of this version."""
+        paths = (self._folder / task / str(number)).glob("profiles/*.yaml")
+        keys = (parse_key(str(path.relative_to(self._folder))) for path in paths)
+        return {key.hardware_class for key in keys if key is not None and key.hardware_class is not None}
+
+    async def write(self, key: str, text: str) -> None:
+        """Write a new file."""
+        path = self._folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+
+
+def open_repository(uri: str, endpoint: str | None) -> Repository:
+    """Return the repository at `s3://BUCKET/PREFIX` or in a folder. Raises ValueError for a malformed URI."""
+    if "://" in uri:
+        return S3Repository(uri, endpoint)
+    if not Path(uri).is_dir():
+        raise ValueError(f"{uri!r} is neither s3://BUCKET/PREFIX nor a folder")
+    return FolderRepository(Path(uri))
