@@ -1,0 +1,1 @@
+"""One development cluster: its processes, its namespaces, and how all of it goes away again."""
