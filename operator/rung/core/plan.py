@@ -28,6 +28,9 @@ class Code(StrEnum):
     FALLBACK = "Fallback"  # signals gone for longer than spec.fallback.after
     NO_VERSIONS = "NoVersions"  # no version may be served: none registered, above the floor, on the server and unbroken
     RESTORED = "Restored"  # the server lost its allocation (restart) and gets it back
+    REPLACED = (
+        "Replaced"  # what answers may not be served any more (floor, maxMetric, withdrawn, beaten): its neighbour
+    )
     VERSION_UNAVAILABLE = "VersionUnavailable"  # the wanted version is broken or not on the server: next best taken
 
 
@@ -52,7 +55,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
-    """The wanted allocation of one server."""
+    """The wanted allocation of one server. A task without a target is left as it is."""
 
     server: str
     targets: Mapping[str, Target]
@@ -60,6 +63,8 @@ class ServerPlan:
     """What the profiles predict for this allocation at today's demand, 0 to 1 and above; None without profiles."""
     profile_trusted: bool = True
     """False when the observed CPU is so far above the prediction that the profile can't be trusted."""
+    apply: frozenset[str] = frozenset()
+    """The tasks whose targets are to be acted on; the other targets are recommendations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +73,5 @@ class Plan:
 
     servers: tuple[ServerPlan, ...]
     reasons: tuple[Reason, ...]
+    notes: tuple[str, ...] = ()
+    """What the administrator should know beside the reasons (memory that could not be read), a sentence each."""

@@ -46,6 +46,8 @@ class Version:
     number: int
     accuracy: float
     profiles: Mapping[str, Profile] = field(default_factory=dict)
+    flops: float | None = None
+    """Floating-point operations of one inference; None when nobody counted them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class TaskState:
     servers: frozenset[str] | None = None
     """Names of the servers that serve this task; None means every server of the pool."""
     declared_demand_rps: float | None = None
+    """The owner's word on the demand of the whole pool; it replaces what was observed, shared evenly by its servers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,14 @@ class ServerState:
     """By task: versions whose files are on the server; None when that is not known."""
     broken: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """By task: versions that failed to load here and wait for their back-off to pass."""
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    """By task: the version that the last plan chose. `rung.core.decide` fills it from its memory."""
+    ladders: Mapping[str, tuple[Version, ...]] | None = None
+    """By task: the versions that may be served here, cheapest first. `rung.core.decide` fills it; None (a snapshot as
+    observed) means the frontier of every registered version."""
+    disturbed_seconds: float | None = None
+    """When something beside a plan last upset the server (a restart): samples from just after it judge nothing.
+    `rung.core.decide` fills it."""
 
 
 @dataclass(frozen=True, slots=True)

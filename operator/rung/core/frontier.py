@@ -1,0 +1,108 @@
+"""The frontier of a task's versions, and the ladder that a policy climbs.
+
+A version is on the frontier of a hardware class when no other version of the task beats it: has at least its accuracy
+at no more cost, and is better in one of the two. Cost is a `Metric`; with the usual one, the inverse of the maximal
+throughput, this is the Pareto frontier in (accuracy, maximal throughput).
+
+Rules where the definition alone leaves a choice:
+
+- Of two versions with the same accuracy and the same cost, the higher number (the later generation) stays.
+- A version without a usable profile for the class can't be compared, so it is on the frontier only when *no* version of
+  the task has one: then the ladder is the single most accurate version. A task that was never profiled on a class is
+  thus served, as well as it can be, and never stepped.
+- A version whose accuracy is not a number from 0 to 1 is ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from math import isfinite
+
+from rung.core.snapshot import TaskState, Version
+
+SMALLEST_METRIC = 1e-12
+LARGEST_METRIC = 1e12
+
+
+class Metric(StrEnum):
+    """What a version costs: lower is smaller."""
+
+    INVERSE_THROUGHPUT = "InverseThroughput"  # seconds of the whole server for one inference
+    LATENCY = "Latency"  # 95th percentile, seconds
+    FLOPS = "Flops"  # floating-point operations of one inference
+
+
+def metric_of(version: Version, hardware_class: str, metric: Metric = Metric.INVERSE_THROUGHPUT) -> float | None:
+    """Return the version's cost on the class, or None when nobody measured it (or the value makes no sense)."""
+    profile = version.profiles.get(hardware_class)
+    value: float | None
+    if metric is Metric.FLOPS:
+        value = version.flops
+    elif profile is None:
+        value = None
+    elif metric is Metric.LATENCY:
+        value = profile.latency_p95_seconds
+    else:
+        throughput = profile.max_throughput_rps
+        value = 1.0 / throughput if isfinite(throughput) and throughput > 0 else None
+    if value is None or not isfinite(value) or not SMALLEST_METRIC <= value <= LARGEST_METRIC:
+        return None
+    return value
+
+
+def ladder(
+    versions: Iterable[Version], hardware_class: str, metric: Metric = Metric.INVERSE_THROUGHPUT
+) -> tuple[Version, ...]:
+    """Return the frontier as a ladder: rung 0 is the cheapest and least accurate version, the last rung the best.
+
+    Cost and accuracy both rise strictly from rung to rung. Empty only when no version has a usable accuracy.
+    """
+    usable = {version.number: version for version in versions if is_accuracy(version.accuracy)}
+    costs = {number: metric_of(version, hardware_class, metric) for number, version in usable.items()}
+    priced = [(cost, usable[number]) for number, cost in costs.items() if cost is not None]
+    if not priced:
+        return tuple(sorted(usable.values(), key=lambda version: (version.accuracy, version.number))[-1:])
+    priced.sort(key=lambda pair: (pair[0], -pair[1].accuracy, -pair[1].number))
+    rungs: list[Version] = []
+    for _, version in priced:
+        if not rungs or version.accuracy > rungs[-1].accuracy:
+            rungs.append(version)
+    return tuple(rungs)
+
+
+def dominated_by(
+    version: Version,
+    versions: Iterable[Version],
+    hardware_class: str,
+    metric: Metric = Metric.INVERSE_THROUGHPUT,
+) -> Version | None:
+    """Return the most accurate frontier version that beats this one on the class, or None when none does.
+
+    A version without a usable profile is never dominated: it was not compared.
+    """
+    cost = metric_of(version, hardware_class, metric)
+    if cost is None:
+        return None
+    for rival in reversed(ladder(versions, hardware_class, metric)):
+        rival_cost = metric_of(rival, hardware_class, metric)
+        if rival.number == version.number or rival_cost is None:
+            continue
+        if rival.accuracy >= version.accuracy and rival_cost <= cost:
+            return rival
+    return None
+
+
+def normalized_accuracy(version: Version, task: TaskState) -> float:
+    """Return the accuracy divided by that of the task's best registered version, 0 to 1.
+
+    The best version counts even where it may not be served: a floor or a missing file does not make the rest better.
+    When the best accuracy is 0 every version is equally good: 1.
+    """
+    best = max((rival.accuracy for rival in task.versions if is_accuracy(rival.accuracy)), default=version.accuracy)
+    return version.accuracy / best if best > 0 else 1.0
+
+
+def is_accuracy(value: float) -> bool:
+    """Tell whether a value can be an accuracy."""
+    return isfinite(value) and 0 <= value <= 1
