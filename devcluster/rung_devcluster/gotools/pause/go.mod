@@ -1,0 +1,3 @@
+module rung.dev/devcluster/pause
+
+go 1.21
