@@ -188,6 +188,10 @@ class _Swap:
             ready = await self.loaded()
             answered = expected if by_number and expected in ready else max(ready, default=0)
         except Refused as error:
+            if by_number and expected not in await self.loaded():
+                # Triton loads what it finds of a set of versions, and calls that a success.
+                sentence = f"the server has no files of version {expected} that it can load"
+                raise _Fault(Outcome.LOAD_FAILED, sentence) from error
             raise _Fault(Outcome.ROLLED_BACK, f"version {expected} was loaded, but does not answer: {error}") from error
         if answered != expected:
             what = f"version {answered} answers" if answered else "nothing answers"

@@ -44,9 +44,9 @@ class ServerPod:
         return f"{_bracketed(self.ip)}:{self.grpc_port}" if self.ip else None
 
     @property
-    def agent_url(self) -> str | None:
-        """Address of the agent's HTTP API; None while the pod has no address."""
-        return f"http://{_bracketed(self.ip)}:{self.agent_port}" if self.ip else None
+    def agent_address(self) -> str | None:
+        """host:port of the agent's HTTP API; None while the pod has no address."""
+        return f"{_bracketed(self.ip)}:{self.agent_port}" if self.ip else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,111 @@
+"""The `rung` command: runs the operator, and tells people what it does and why."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="rung")
+def main() -> None:
+    """Keeps inference in time on hardware that cannot grow, by swapping each task's model version.
+
+    `rung tasks` says what every task is on, `rung explain TASK` why. Both read the cluster that KUBECONFIG names (or
+    the one this runs in), with your own rights.
+    """
+
+
+def _async(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Let click call a coroutine; an error of the cluster becomes one sentence and exit status 1."""
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> None:
+        from rung.adapters.kubernetes import KubernetesError  # noqa: PLC0415 - heavy, and not needed for --help
+
+        try:
+            asyncio.run(function(*args, **kwargs))  # type: ignore[arg-type]
+        except KubernetesError as error:
+            click.echo(f"rung: {error}", err=True)
+            sys.exit(1)
+
+    return call
+
+
+namespace_option = click.option(
+    "-n", "--namespace", default=None, help="Namespace; by default that of the current context."
+)
+
+
+@main.command()
+@click.option(
+    "--namespaces", default="default", show_default=True, envvar="RUNG_NAMESPACES",
+    help="Namespaces to look after, separated by commas; * for all.",
+)  # fmt: skip
+@click.option("--listen", default="0.0.0.0:8080", show_default=True, help="Where /healthz and /metrics answer.")
+@click.option(
+    "--log-level", default="INFO", show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="At INFO the log is silent while nothing changes.",
+)  # fmt: skip
+@click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
+def operator(namespaces: str, listen: str, log_level: str, log_format: str) -> None:
+    """Run the operator until it is told to stop."""
+    from rung.control.logs import configure_logs  # noqa: PLC0415
+    from rung.main import run  # noqa: PLC0415
+
+    configure_logs(log_level.upper(), log_format)
+    names = [name.strip() for name in namespaces.split(",") if name.strip()]
+    everywhere = "*" in names
+    run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen)
+
+
+@main.command()
+@click.argument("task")
+@namespace_option
+@click.option("--last", default=10, show_default=True, type=click.IntRange(1, 1000), help="How many events to show.")
+@_async
+async def explain(task: str, namespace: str | None, last: int) -> None:
+    """Say what TASK is on, and why: its state, and its last decisions as sentences with their numbers."""
+    from rung.control.explain import explain_task  # noqa: PLC0415
+
+    click.echo(await explain_task(task, namespace, last))
+
+
+@main.command()
+@namespace_option
+@_async
+async def tasks(namespace: str | None) -> None:
+    """List the tasks of a namespace, with what each is on and why."""
+    from rung.control.explain import list_tasks  # noqa: PLC0415
+
+    click.echo(await list_tasks(namespace))
+
+
+@main.command()
+@click.option("--operator", "operator_url", default=None, help="Address of the operator, http://HOST:PORT.")
+@click.option("--triton", default=None, help="HOST:PORT of Triton's gRPC API.")
+@click.option("--deadline", default=60.0, show_default=True, help="Seconds to wait for both.")
+def check(operator_url: str | None, triton: str | None, deadline: float) -> None:
+    """Check that an operator and a Triton answer; `helm test` runs this. Exit status 1 when one does not."""
+    from rung.control.check import check_operator, check_triton  # noqa: PLC0415
+
+    async def both() -> list[str]:
+        checks = []
+        if operator_url:
+            checks.append(check_operator(operator_url, deadline))
+        if triton:
+            checks.append(check_triton(triton, deadline))
+        return [fault for fault in await asyncio.gather(*checks) if fault]
+
+    faults = asyncio.run(both())
+    for fault in faults:
+        click.echo(f"rung: {fault}", err=True)
+    if faults:
+        sys.exit(1)
+    click.echo("everything answers")

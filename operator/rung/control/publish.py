@@ -1,0 +1,193 @@
+"""Writes statuses and events to the API server, behind the loop's back: the loop never waits for it.
+
+Level-triggered: only the newest status of each object counts. An API server that is away makes statuses late, and
+nothing else. A status is written at once when something that matters changed, and at most every few seconds when only
+numbers moved, so that a quiet pool writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rung.adapters.kubernetes import Cluster, Conflict, KubernetesError, NotFound, Refused
+from rung.control.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+NUMBERS_EVERY_SECONDS = 5.0
+RETRY_AFTER_SECONDS = 2.0
+EVENTS_KEPT = 500
+WRITES_AT_ONCE = 8
+
+_MOVING = frozenset({"utilization", "expectedUtilization", "demand", "message", "numbers"})
+"""Fields that move all the time: on their own they are worth a write only now and then."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectKey:
+    """One object whose status is kept."""
+
+    kind: str
+    namespace: str
+    name: str
+    uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One Kubernetes event. `warning` makes it a Warning, else it is Normal."""
+
+    about: ObjectKey
+    reason: str
+    sentence: str
+    warning: bool = False
+
+
+class Publisher:
+    """Keeps what should be written and writes it, with one task for all objects."""
+
+    def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
+        self._cluster = cluster
+        self._metrics = metrics
+        self._wanted: dict[ObjectKey, Mapping[str, Any]] = {}
+        self._written: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
+        self._notes: deque[Note] = deque(maxlen=EVENTS_KEPT)
+        self._wake = asyncio.Event()
+        self._failing = False
+
+    def status(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
+        """Say what the status of an object shall be, as JSON."""
+        self._wanted[key] = status
+        self._wake.set()
+
+    def forget(self, key: ObjectKey) -> None:
+        """Stop keeping the status of an object that is gone."""
+        self._wanted.pop(key, None)
+        self._written.pop(key, None)
+
+    def note(self, note: Note) -> None:
+        """Post an event, once, when the API server takes it. The oldest are dropped when too many wait."""
+        self._notes.append(note)
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            try:
+                waits = [self._due(key) for key in self._wanted if self._differs(key)]
+                pause = min(waits, default=60.0)
+                if not self._notes and pause > 0:
+                    self._wake.clear()
+                    try:
+                        async with asyncio.timeout(min(pause, 60.0)):
+                            await self._wake.wait()
+                    except TimeoutError:
+                        pass
+                    continue
+                if not await self._write_once():
+                    await asyncio.sleep(RETRY_AFTER_SECONDS)
+            except Exception:
+                logger.exception("Writing statuses failed; it goes on")
+                await asyncio.sleep(RETRY_AFTER_SECONDS)
+
+    async def flush(self, deadline_seconds: float) -> None:
+        """Write everything that waits, as far as the deadline allows: for a graceful stop."""
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                self._written = {key: (0.0, written) for key, (_, written) in self._written.items()}
+                await self._write_once()
+        except TimeoutError:
+            logger.warning("Some statuses were not written before the stop")
+
+    def _differs(self, key: ObjectKey) -> bool:
+        return key not in self._written or self._written[key][1] != self._wanted[key]
+
+    def _due(self, key: ObjectKey) -> float:
+        """Seconds until this status should be written; 0 or less is now."""
+        if key not in self._written:
+            return 0.0
+        written_at, written = self._written[key]
+        if _still(written) != _still(self._wanted[key]):
+            return 0.0
+        return written_at + NUMBERS_EVERY_SECONDS - time.monotonic()
+
+    async def _write_once(self) -> bool:
+        due = [key for key in self._wanted if self._differs(key) and self._due(key) <= 0]
+        gate = asyncio.Semaphore(WRITES_AT_ONCE)
+
+        async def write(key: ObjectKey) -> bool:
+            async with gate:
+                return await self._write_status(key)
+
+        worked = all(await asyncio.gather(*(write(key) for key in due)))
+        while self._notes and worked:
+            worked = await self._write_note(self._notes[0])
+            if worked and self._notes:
+                self._notes.popleft()
+        if worked:
+            self._failing = False
+        return worked
+
+    async def _write_status(self, key: ObjectKey) -> bool:
+        status = self._wanted.get(key)
+        if status is None:
+            return True
+        try:
+            await self._cluster.patch_status(key.kind, key.namespace, key.name, status, uid=key.uid)
+        except (NotFound, Conflict):
+            # Gone, or another object of that name: its own pass will say what its status is.
+            self.forget(key)
+            return True
+        except Refused as error:
+            # Trying the same again does not help; a status that changed is tried again.
+            self._complain(f"The status of {key.kind} {key.namespace}/{key.name}", error)
+            self._written[key] = (time.monotonic(), status)
+            return True
+        except KubernetesError as error:
+            self._complain(f"The status of {key.kind} {key.namespace}/{key.name}", error)
+            return False
+        self._written[key] = (time.monotonic(), status)
+        return True
+
+    async def _write_note(self, note: Note) -> bool:
+        about = note.about
+        try:
+            await self._cluster.create_event(
+                kind=about.kind,
+                namespace=about.namespace,
+                name=about.name,
+                uid=about.uid,
+                reason=note.reason,
+                note=note.sentence,
+                warning=note.warning,
+            )
+        except (NotFound, Conflict):
+            return True
+        except Refused as error:
+            self._complain("An event", error)
+            return True
+        except KubernetesError as error:
+            self._complain("An event", error)
+            return False
+        return True
+
+    def _complain(self, what: str, error: KubernetesError) -> None:
+        self._metrics.status_failures.inc()
+        if not self._failing:
+            logger.warning("%s could not be written, it is tried again: %s", what, error)
+        self._failing = True
+
+
+def _still(value: Any) -> Any:
+    """The part of a status whose change is worth a write at once."""
+    if isinstance(value, Mapping):
+        return {key: _still(part) for key, part in value.items() if key not in _MOVING}
+    if isinstance(value, list | tuple):
+        return [_still(part) for part in value]
+    return value

@@ -1,0 +1,68 @@
+"""One loop for each ServingPool: started when a pool appears, ended when it goes, and watched over."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from rung.adapters.kubernetes import Cluster
+from rung.api import InvalidObject
+from rung.control.metrics import Metrics
+from rung.control.pool_loop import PoolLoop
+from rung.control.publish import Note, ObjectKey, Publisher
+from rung.control.view import ClusterView, Namespaced
+
+LONGEST_SILENCE_SECONDS = 30.0
+FLUSH_SECONDS = 3.0
+
+
+class Supervisor:
+    """The running loops of one operator."""
+
+    def __init__(self, view: ClusterView, cluster: Cluster, metrics: Metrics) -> None:
+        self.view = view
+        self.metrics = metrics
+        self.publisher = Publisher(cluster, metrics)
+        self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
+        self._writer: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write statuses. Call inside the running event loop."""
+        self._writer = asyncio.create_task(self.publisher.run(), name="statuses")
+
+    def ensure(self, key: Namespaced) -> None:
+        """Have a loop for this pool."""
+        if key not in self._loops:
+            loop = PoolLoop(key, self.view, self.publisher, self.metrics)
+            self._loops[key] = (loop, asyncio.create_task(loop.run(), name=f"pool {loop.label}"))
+
+    async def end(self, key: Namespaced) -> None:
+        """End the loop of a pool that is gone. Its servers keep what they have."""
+        found = self._loops.pop(key, None)
+        if found is not None:
+            found[1].cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await found[1]
+
+    def refuse(self, error: InvalidObject) -> None:
+        """Tell the owner of an object that can't be read: it is left out, the others go on."""
+        self.metrics.invalid_objects.labels(error.kind).inc()
+        about = ObjectKey(error.kind, error.namespace, error.name)
+        self.publisher.note(Note(about, "Invalid", f"left out: {error.field}: {error.sentence}", warning=True))
+
+    async def stop(self) -> None:
+        """End every loop and write what waits."""
+        for key in list(self._loops):
+            await self.end(key)
+        if self._writer is not None:
+            self._writer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writer
+            await self.publisher.flush(FLUSH_SECONDS)
+
+    def silent(self, clock: Callable[[], float] = time.monotonic) -> dict[str, float]:
+        """Return the pools whose loop ended no pass for too long, with the seconds since."""
+        ages = {loop.label: clock() - loop.last_pass_monotonic for loop, _ in self._loops.values()}
+        return {label: age for label, age in ages.items() if age > LONGEST_SILENCE_SECONDS}

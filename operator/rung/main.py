@@ -1,0 +1,122 @@
+"""Every kopf decorator, and nothing else: feeds the cluster view, and starts a loop for each pool.
+
+Only indices and plain event watches are used. Timers, daemons and change handlers would put finalizers on the objects,
+and a finalizer whose operator is gone blocks `kubectl delete` and `helm uninstall` for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import kopf
+
+from rung.adapters.kubernetes import connect
+from rung.api import GROUP, InvalidObject, parse_pool, parse_task, parse_version
+from rung.control.http import serve_http
+from rung.control.metrics import Metrics
+from rung.control.supervisor import Supervisor
+from rung.control.view import ClusterView, NodeFacts, ServerPod, read_node, read_pod
+
+logger = logging.getLogger(__name__)
+
+POOL_LABEL = "rung.dev/pool"
+
+
+def _bodies(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {"metadata": dict(body["metadata"]), "spec": body.get("spec"), "status": body.get("status")}
+
+
+def build_registry(*, watch_nodes: bool = True) -> kopf.OperatorRegistry:
+    """Return the handlers of one operator, in a registry of its own."""
+    registry = kopf.OperatorRegistry()
+
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        settings.posting.enabled = False
+        settings.persistence.finalizer = f"{GROUP}/finalizer"
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=GROUP)
+        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=GROUP)
+        settings.watching.server_timeout = 300
+        settings.watching.client_timeout = 320
+        settings.watching.connect_timeout = 10
+        settings.networking.request_timeout = 20
+        settings.networking.connect_timeout = 5
+
+    @kopf.index(GROUP, "servingpools", registry=registry)
+    def pools(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
+        return _parsed("ServingPool", (namespace or "", name), lambda: parse_pool(_bodies(body)), memo)
+
+    @kopf.index(GROUP, "inferencetasks", registry=registry)
+    def tasks(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
+        pool = ((body.get("spec") or {}).get("poolRef") or {}).get("name", "")
+        return _parsed("InferenceTask", (namespace or "", pool), lambda: parse_task(_bodies(body)), memo)
+
+    @kopf.index(GROUP, "modelversions", registry=registry)
+    def versions(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
+        task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
+        return _parsed("ModelVersion", (namespace or "", task), lambda: parse_version(_bodies(body)), memo)
+
+    @kopf.index("", "v1", "pods", labels={POOL_LABEL: kopf.PRESENT}, registry=registry)
+    def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
+        return {namespace or "": read_pod(dict(body))}
+
+    if watch_nodes:
+
+        @kopf.index("", "v1", "nodes", registry=registry)
+        def nodes(*, name: str, body: kopf.Body, **_: Any) -> dict[str, NodeFacts]:
+            return {name: read_node(dict(body))}
+
+    # Events are handled only once every index is filled, so a loop never starts on half of what there is.
+    @kopf.on.event(GROUP, "servingpools", registry=registry)
+    async def pool_seen(*, event: Any, namespace: str | None, name: str, memo: Any, **_: Any) -> None:
+        supervisor: Supervisor = memo.supervisor
+        if event["type"] == "DELETED":
+            await supervisor.end((namespace or "", name))
+        else:
+            supervisor.ensure((namespace or "", name))
+
+    @kopf.on.startup(registry=registry)
+    async def begin(memo: Any, **indices: Any) -> None:
+        memo.exits = AsyncExitStack()
+        cluster = await memo.exits.enter_async_context(connect())
+        names = ("pools", "tasks", "versions", "pods", "nodes")
+        view = ClusterView(**{name: indices.get(name, {}) for name in names})
+        supervisor = Supervisor(view, cluster, Metrics())
+        memo.supervisor = supervisor
+        supervisor.start()
+        memo.http = await serve_http(memo.listen, supervisor)
+
+    @kopf.on.cleanup(registry=registry)
+    async def finish(memo: Any, **_: Any) -> None:
+        await memo.supervisor.stop()
+        await memo.http.cleanup()
+        await memo.exits.aclose()
+
+    return registry
+
+
+def _parsed(kind: str, key: tuple[str, str], parse: Any, memo: Any) -> Any:
+    """Parse for an index. An object that can't be read is left out, with a word in the log: the others go on."""
+    try:
+        return {key: parse()}
+    except InvalidObject as error:
+        logger.warning("Left out: %s", error, extra={"kind": kind})
+        supervisor = getattr(memo, "supervisor", None)
+        if supervisor is not None:
+            supervisor.refuse(error)
+        return None
+
+
+def run(*, namespaces: Collection[str], clusterwide: bool, listen: str) -> None:
+    """Run the operator until it is told to stop (SIGTERM, SIGINT)."""
+    memo = kopf.Memo(listen=listen)
+    kopf.run(
+        registry=build_registry(),
+        namespaces=namespaces,
+        clusterwide=clusterwide,
+        standalone=True,
+        memo=memo,
+    )
