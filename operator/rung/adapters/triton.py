@@ -68,6 +68,9 @@ class State(StrEnum):
     UNKNOWN = "UNKNOWN"
 
 
+_STATES = {state.value: state for state in State}
+
+
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
     """One version in a server's repository index, with the server's reason when it is not ready."""
@@ -194,7 +197,7 @@ class TritonClient:
             IndexEntry(
                 model=entry.name,
                 number=int(entry.version),
-                state=State(entry.state) if entry.state in State else State.UNKNOWN,
+                state=_STATES.get(entry.state, State.UNKNOWN),
                 reason=" ".join(entry.reason.split()),
             )
             for entry in answer.models

@@ -56,6 +56,8 @@ class TritonServer:
     http_port: int = field(default_factory=free_port)
     grpc_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
+    completes_configurations: bool = False
+    """With completion each load starts a process of its own just to look, which takes a load from 0.5 s to 2 s."""
     extra_flags: tuple[str, ...] = ()
     process: subprocess.Popen[bytes] | None = None
 
@@ -96,6 +98,7 @@ class TritonServer:
             server / "bin" / "tritonserver",
             "--model-control-mode=explicit",
             "--strict-readiness=false",
+            *(() if self.completes_configurations else ("--disable-auto-complete-config",)),
             f"--model-repository={self.repository}",
             f"--backend-directory={backends}",
             *(f"--{name}-address=127.0.0.1" for name in ("http", "grpc", "metrics")),
@@ -197,10 +200,10 @@ class TritonServer:
 
 
 @contextlib.contextmanager
-def running_triton(folder: Path, *extra_flags: str) -> Iterator[TritonServer]:
+def running_triton(folder: Path, *extra_flags: str, completes_configurations: bool = False) -> Iterator[TritonServer]:
     """Run a server in this folder for the length of the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    server = TritonServer(folder, extra_flags=extra_flags)
+    server = TritonServer(folder, extra_flags=extra_flags, completes_configurations=completes_configurations)
     try:
         yield server.start()
     finally:
