@@ -8,12 +8,8 @@ from typing import Any
 import yaml
 
 from rung.api.base import GROUP, VALIDATIONS, VERSION, Column, Model, Resource
-from rung.api.pool import ServingPool
+from rung.api.parse import KINDS
 from rung.api.schema import structural_schema
-from rung.api.task import InferenceTask
-from rung.api.version import ModelVersion
-
-KINDS: tuple[type[Resource], ...] = (InferenceTask, ModelVersion, ServingPool)
 
 HEADER = "# Generated from operator/rung/api by `python -m rung.api crds crds`: change the models, not this file.\n"
 

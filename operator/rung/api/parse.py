@@ -12,6 +12,10 @@ from rung.api.pool import ServingPool
 from rung.api.task import InferenceTask
 from rung.api.version import ModelVersion
 
+_ResourceType = TypeVar("_ResourceType", bound=Resource)
+KINDS: tuple[type[Resource], ...] = (InferenceTask, ModelVersion, ServingPool)
+"""Every kind of the API."""
+
 
 class InvalidObject(ValueError):  # noqa: N818 - it names the state of the object
     """An object that can't be used, with where it is wrong and a sentence that says what to do.
@@ -30,23 +34,24 @@ class InvalidObject(ValueError):  # noqa: N818 - it names the state of the objec
 
 def parse_task(raw: Mapping[str, Any]) -> InferenceTask:
     """Read an InferenceTask from the API server's JSON. Raises InvalidObject."""
-    return _parse(raw, InferenceTask)
+    return parse(raw, InferenceTask)
 
 
 def parse_version(raw: Mapping[str, Any]) -> ModelVersion:
     """Read a ModelVersion from the API server's JSON. Raises InvalidObject."""
-    return _parse(raw, ModelVersion)
+    return parse(raw, ModelVersion)
 
 
 def parse_pool(raw: Mapping[str, Any]) -> ServingPool:
     """Read a ServingPool from the API server's JSON. Raises InvalidObject."""
-    return _parse(raw, ServingPool)
+    return parse(raw, ServingPool)
 
 
-_ResourceType = TypeVar("_ResourceType", bound=Resource)
+def parse(raw: Mapping[str, Any], model: type[_ResourceType]) -> _ResourceType:
+    """Read an object of that kind from the API server's JSON. Raises InvalidObject.
 
-
-def _parse(raw: Mapping[str, Any], model: type[_ResourceType]) -> _ResourceType:
+    A status that can't be read (hand-edited, or of another schema) is dropped, and `notes` says so: it only reports.
+    """
     kind = model.NAMES.kind
     metadata = _metadata(raw, kind)
     content: dict[str, Any] = {"metadata": metadata, "spec": raw.get("spec")}
