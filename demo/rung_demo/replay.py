@@ -1,0 +1,294 @@
+"""One run: the load as a Job in the cluster, what the operator publishes meanwhile, and the recording of both."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import yaml
+
+from rung.adapters.kubernetes import KubernetesError, connect
+from rung.api import InferenceTask, ServingPool
+from rung_demo.programs import DemoError, Kubernetes, end
+from rung_demo.record import (
+    DecisionLine,
+    Line,
+    PoolLine,
+    Recorder,
+    RunHeader,
+    ServerLine,
+    SwapsLine,
+    TaskLine,
+    parse_line,
+)
+from rung_loadgen.lines import LoadLine, LoadSummary
+from rung_loadgen.trace import Trace
+
+POLL_SECONDS = 1.0
+JOB = "rung-replay"
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What is replayed, and against what."""
+
+    traces: Mapping[str, Trace]
+    slo_milliseconds: Mapping[str, float]
+    target: str
+    image: str
+    seed: int
+    seconds: int
+
+
+def job_manifest(replay: Replay) -> str:
+    """Return the Job and its traces as YAML."""
+    traces = {
+        f"{task}.txt": "\n".join(f"{rate:.2f}" for rate in trace.rates_rps) for task, trace in replay.traces.items()
+    }
+    arguments = ["replay", f"--target={replay.target}", f"--seed={replay.seed}", f"--duration={replay.seconds}s"]
+    arguments += [f"--task={task}:/traces/{task}.txt:slo={replay.slo_milliseconds[task]:g}ms" for task in replay.traces]
+    container = {
+        "name": "load",
+        "image": replay.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["rung-load"],
+        "args": arguments,
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [{"name": "traces", "mountPath": "/traces"}],
+    }
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [{"name": "traces", "configMap": {"name": JOB}}],
+    }
+    return yaml.safe_dump_all(
+        [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": traces},
+            {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "metadata": {"name": JOB},
+                "spec": {
+                    "backoffLimit": 0,
+                    "activeDeadlineSeconds": replay.seconds + 180,
+                    "template": {"metadata": {"labels": {"app": JOB}}, "spec": pod},
+                },
+            },
+        ]
+    )
+
+
+def record_run(
+    kubernetes: Kubernetes,
+    replay: Replay,
+    *,
+    header: RunHeader,
+    path: Path,
+    operator_metrics: str,
+    show: Callable[[Line], None],
+) -> LoadSummary:
+    """Run the load, record everything to `path`, hand every line to `show`, and return the load's summary.
+
+    Raises DemoError when the load can't be run to its end.
+    """
+    kubernetes.kubectl("delete", "job,configmap", JOB, "--ignore-not-found", "--wait=true")
+    lines: queue.Queue[Line] = queue.Queue()
+    stop = threading.Event()
+    summary: LoadSummary | None = None
+    with Recorder(path, header) as recorder:
+        watcher = threading.Thread(
+            target=lambda: asyncio.run(_watch(kubernetes, operator_metrics, lines.put, stop)), daemon=True
+        )
+        watcher.start()
+        kubernetes.apply(job_manifest(replay))
+        reader = threading.Thread(target=_read_load, args=(kubernetes, replay.seconds, lines.put, stop), daemon=True)
+        reader.start()
+        deadline = time.monotonic() + replay.seconds + 180
+        try:
+            while reader.is_alive() or not lines.empty():
+                if time.monotonic() > deadline:
+                    raise DemoError(f"the load did not end; look at it: kubectl logs job/{JOB}")
+                try:
+                    line = lines.get(timeout=0.5)
+                except queue.Empty:
+                    continue
+                recorder.write(line)
+                show(line)
+                if isinstance(line, LoadSummary):
+                    summary = line
+        finally:
+            stop.set()
+        watcher.join(10)
+    if summary is None:
+        logs = kubernetes.kubectl("logs", f"job/{JOB}", "--tail=15")
+        raise DemoError(f"the load ended without a summary; it said:\n{logs}")
+    return summary
+
+
+def _read_load(kubernetes: Kubernetes, seconds: int, put: Callable[[Line], None], stop: threading.Event) -> None:
+    """Follow the Job's log and pass on its lines; ends with the Job."""
+    kubernetes.kubectl(
+        "wait", "pod", f"--selector=job-name={JOB}", "--for=jsonpath={.status.containerStatuses[0].started}",
+        "--timeout=90s", deadline_seconds=100,
+    )  # fmt: skip
+    process = kubernetes.stream("logs", "--follow", f"job/{JOB}")
+    timer = threading.Timer(seconds + 150, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        for text in process.stdout:
+            if stop.is_set():
+                return
+            if text.startswith("{"):
+                try:
+                    line = parse_line(text)
+                except (ValueError, json.JSONDecodeError):
+                    continue
+                put(line)
+                if isinstance(line, LoadSummary):
+                    return
+    finally:
+        timer.cancel()
+        end(process)
+
+
+# ---------------------------------------------------------------------------------------------- what the operator says
+
+
+async def _watch(kubernetes: Kubernetes, metrics: str, put: Callable[[Line], None], stop: threading.Event) -> None:
+    """Read the operator's statuses and counters each second until told to stop. A read that fails is left out."""
+    told: dict[str, object] = {}
+    first: dict[tuple[str, str], float] | None = None
+    async with connect(kubernetes.kubeconfig) as cluster, aiohttp.ClientSession() as session:
+        while not stop.is_set():
+            began = time.monotonic()
+            try:
+                tasks = (await cluster.list_tasks(kubernetes.namespace)).objects
+                pools = (await cluster.list_pools(kubernetes.namespace)).objects
+            except KubernetesError:
+                tasks, pools = (), ()
+            if pools:
+                put(pool_line(time.time(), pools, tasks))
+            for decision in new_decisions(tasks, told):
+                put(decision)
+            counts = await _swap_counts(session, metrics)
+            if counts is not None:
+                first = counts if first is None else first
+                put(swaps_line(time.time(), counts, first))
+            await asyncio.sleep(max(0.1, POLL_SECONDS - (time.monotonic() - began)))
+
+
+def pool_line(now_seconds: float, pools: Iterable[ServingPool], tasks: Iterable[InferenceTask]) -> PoolLine:
+    """Reduce the statuses to one line of the recording."""
+    return PoolLine(
+        time_seconds=now_seconds,
+        servers=tuple(
+            ServerLine(server.name, server.utilization, server.expected_utilization)
+            for pool in pools
+            for server in pool.status.servers
+        ),
+        tasks=tuple(
+            TaskLine(
+                task.name,
+                task.status.active_version,
+                task.status.accuracy,
+                task.status.normalized_accuracy,
+                task.status.demand,
+            )
+            for task in tasks
+        ),
+    )
+
+
+def new_decisions(tasks: Iterable[InferenceTask], told: dict[str, object]) -> list[DecisionLine]:
+    """Return the last decisions that were not seen before; `told` remembers them."""
+    found = []
+    for task in tasks:
+        decision = task.status.last_decision
+        if decision is None:
+            continue
+        key = (decision.time, decision.code, decision.to_version)
+        known = told.get(task.name)
+        told[task.name] = key
+        if known == key or known is None:
+            continue
+        found.append(
+            DecisionLine(
+                time_seconds=decision.time.timestamp(),
+                task=task.name,
+                code=decision.code,
+                sentence=decision.sentence,
+                from_version=decision.from_version,
+                to_version=decision.to_version,
+                server=decision.server or "",
+            )
+        )
+    return found
+
+
+async def _swap_counts(session: aiohttp.ClientSession, url: str) -> dict[tuple[str, str], float] | None:
+    """Read the operator's own counters; None when it can't be asked."""
+    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
+
+    try:
+        async with session.get(f"http://{url}/metrics", timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            text = await answer.text()
+    except (aiohttp.ClientError, TimeoutError, OSError):
+        return None
+    counts: dict[tuple[str, str], float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "rung_swaps_total":
+                key = (sample.labels["kind"], sample.labels["outcome"])
+                counts[key] = counts.get(key, 0.0) + sample.value
+    return counts
+
+
+def swaps_line(
+    now_seconds: float, counts: Mapping[tuple[str, str], float], first: Mapping[tuple[str, str], float]
+) -> SwapsLine:
+    """Return how many swaps there were since the first look."""
+    succeeded: dict[str, int] = {}
+    failed: dict[str, int] = {}
+    for (kind, outcome), value in counts.items():
+        new = int(value - first.get((kind, outcome), 0.0))
+        if kind != "none" and new > 0:
+            bucket = succeeded if outcome == "ok" else failed
+            bucket[kind] = bucket.get(kind, 0) + new
+    return SwapsLine(now_seconds, succeeded, failed)
+
+
+def steps_seen(lines: Iterable[Line]) -> tuple[int, int]:
+    """Count how often the least accurate active version of a task went down and up, from the pool lines."""
+    last: dict[str, float] = {}
+    down = up = 0
+    for line in lines:
+        if not isinstance(line, PoolLine):
+            continue
+        for task in line.tasks:
+            if task.accuracy is None:
+                continue
+            before = last.get(task.task)
+            if before is not None and task.accuracy != before:
+                down, up = down + (task.accuracy < before), up + (task.accuracy > before)
+            last[task.task] = task.accuracy
+    return down, up
+
+
+def load_lines(lines: Iterable[Line]) -> list[LoadLine]:
+    """Return only the load generator's lines."""
+    return [line for line in lines if isinstance(line, LoadLine)]
