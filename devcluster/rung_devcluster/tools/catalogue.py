@@ -207,5 +207,6 @@ def _pinned_version(folder: Path, module_path: str) -> str:
 
 def _release_version(module_version: str, offset: str) -> str:
     if offset:
-        return "3." + str(int(module_version.removeprefix(offset).split(".")[0])) + "." + module_version.split(".")[-1]
+        minor, _, patch = module_version.removeprefix(offset).partition(".")
+        return f"3.{int(minor)}.{patch}"
     return module_version.removeprefix("v")

@@ -109,7 +109,7 @@ def _open(url: str) -> IO[bytes]:
     if urlsplit(url).scheme not in {"http", "https"}:
         raise FetchError(f"{url}: only http and https")
     try:
-        return cast("IO[bytes]", urllib.request.urlopen(url, timeout=CONNECT_DEADLINE_SECONDS))  # noqa: S310: checked
+        return cast("IO[bytes]", urllib.request.urlopen(url, timeout=CONNECT_DEADLINE_SECONDS))  # noqa: S310
     except urllib.error.HTTPError as error:
         raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
     except urllib.error.URLError as error:

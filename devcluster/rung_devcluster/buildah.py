@@ -1,0 +1,74 @@
+"""Builds images with buildah, in a storage of its own inside the cache, so that nothing else on the machine changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rung_devcluster.cache import cache_folder
+from rung_devcluster.commands import run
+
+BUILD_DEADLINE_SECONDS = 1800.0
+QUICK_DEADLINE_SECONDS = 300.0
+
+
+def build(context: Path, containerfile: Path, reference: str, arguments: Mapping[str, str], what: str) -> None:
+    """Build a Containerfile as `reference`; unchanged layers are taken from the storage.
+
+    Raises CommandError.
+    """
+    given = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
+    flags = ["--isolation=chroot", "--layers", "--format=docker", "--pull-never", *given]
+    _run(["bud", *flags, "--tag", reference, "--file", str(containerfile), str(context)], what, BUILD_DEADLINE_SECONDS)
+
+
+def import_root(archive: Path, reference: str, what: str) -> None:
+    """Make an image with one layer, the root file system in a tar archive.
+
+    Raises CommandError.
+    """
+    container = _run(["from", "--pull-never", "scratch"], what, QUICK_DEADLINE_SECONDS).strip()
+    try:
+        _run(["add", "--quiet", container, str(archive), "/"], what, QUICK_DEADLINE_SECONDS)
+        _run(["config", "--cmd", "/bin/sh", container], what, QUICK_DEADLINE_SECONDS)
+        _run(["commit", "--quiet", "--format=docker", container, reference], what, QUICK_DEADLINE_SECONDS)
+    finally:
+        _run(["rm", container], what, QUICK_DEADLINE_SECONDS)
+
+
+def save(reference: str, archive: Path, what: str) -> None:
+    """Write an image as a docker-archive.
+
+    Raises CommandError.
+    """
+    _run(["push", "--quiet", reference, f"docker-archive:{archive}:{reference}"], what, QUICK_DEADLINE_SECONDS)
+
+
+def exists(reference: str, what: str) -> bool:
+    """Say whether the storage has an image of that name."""
+    listed = _run(["images", "--format", "{{.Name}}:{{.Tag}}"], what, QUICK_DEADLINE_SECONDS)
+    return reference in listed.split()
+
+
+def prune(what: str) -> None:
+    """Remove images that no name leads to: what earlier builds left, but for the layers of today's."""
+    _run(["rmi", "--prune"], what, QUICK_DEADLINE_SECONDS)
+
+
+def remove_containers(what: str) -> None:
+    """Remove working containers that an interrupted build left."""
+    _run(["rm", "--all"], what, QUICK_DEADLINE_SECONDS)
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """Return a whole command line for buildah with our storage.
+
+    It runs in a mount namespace of its own: the storage's mounts are gone when it ends, however it ends.
+    """
+    storage = cache_folder() / "buildah"
+    state = ["--root", str(storage / "root"), "--runroot", str(storage / "run")]
+    return ["unshare", "--mount", "--propagation=private", "buildah", *state, *arguments]
+
+
+def _run(arguments: Sequence[str], what: str, deadline_seconds: float) -> str:
+    return run(command(arguments), what=what, deadline_seconds=deadline_seconds)
