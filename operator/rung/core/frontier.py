@@ -99,8 +99,13 @@ def normalized_accuracy(version: Version, task: TaskState) -> float:
     The best version counts even where it may not be served: a floor or a missing file does not make the rest better.
     When the best accuracy is 0 every version is equally good: 1.
     """
-    best = max((rival.accuracy for rival in task.versions if is_accuracy(rival.accuracy)), default=version.accuracy)
+    best = best_accuracy(task)
     return version.accuracy / best if best > 0 else 1.0
+
+
+def best_accuracy(task: TaskState) -> float:
+    """Return the accuracy of the task's best registered version; 0 when there is none."""
+    return max((version.accuracy for version in task.versions if is_accuracy(version.accuracy)), default=0.0)
 
 
 def is_accuracy(value: float) -> bool:

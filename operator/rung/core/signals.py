@@ -51,10 +51,11 @@ def utilization_samples(cpu_seconds: Sequence[RawSeries], capacity_cores: float)
                 key = (last.time_seconds, sample.time_seconds)
                 intervals[key] = intervals.get(key, 0.0) + sample.value - last.value
             last = sample
-    rates = [
-        (start, end, min(used / (end - start) / capacity_cores, HIGHEST_UTILIZATION))
-        for (start, end), used in sorted(intervals.items())
-    ]
+    rates: list[tuple[float, float, float]] = []
+    for (start, end), used in sorted(intervals.items(), key=lambda item: (item[0][1], item[0])):
+        # Series with times of their own (a container that ended and its successor) must not speak of one second twice.
+        if not rates or start >= rates[-1][1]:
+            rates.append((start, end, min(used / (end - start) / capacity_cores, HIGHEST_UTILIZATION)))
     return _one_a_second(rates)
 
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import isfinite
+from math import fsum, isfinite
 
 from rung.core import signals
 from rung.core.frontier import Metric
@@ -132,7 +132,8 @@ class Stepwise:
         if len(recent) < max(1, p.min_samples):
             why = f"Only {len(recent)} CPU samples in the last {p.judge_seconds:.0f} s, {p.min_samples} are needed"
             return seen.hold(Code.STALE_METRICS, why, {**numbers, "samples": float(len(recent))}, keep_wanted=True)
-        mean = min(sum(recent) / len(recent), signals.HIGHEST_UTILIZATION)
+        recent = [min(max(value, 0.0), signals.HIGHEST_UTILIZATION) for value in recent]
+        mean = fsum(recent) / len(recent)
         highest = max(recent)
         numbers |= {"cpu_mean": mean, "cpu_max": highest}
         averaged = f"CPU averaged {base.percent(mean)} over the last {p.judge_seconds:.0f} s"

@@ -282,7 +282,8 @@ def _climber(task: TaskState, ladder: Ladder, hardware_class: str, metric: Metri
     weight = task.weight if 0 <= task.weight <= 1e9 else 1.0
     # A ladder that was made for another metric may not rise in this one: then a rung costs what the one below costs.
     metrics = tuple(accumulate((frontier.metric_of(version, hardware_class, metric) or 0.0 for version in ladder), max))
-    accuracies = tuple(weight * frontier.normalized_accuracy(version, task) for version in ladder)
+    best = frontier.best_accuracy(task) or 1.0
+    accuracies = tuple(weight * version.accuracy / best for version in ladder)
     return Climber(metrics, accuracies, 0.0)
 
 
