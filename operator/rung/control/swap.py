@@ -56,7 +56,8 @@ class Deadlines:
     change: float = 5.0
     """For dropping versions, which takes milliseconds where nothing else is being loaded."""
     query: float = 2.0
-    verify: float = 1.0
+    verify: float = 2.0
+    """For one inference on zeros. Triton takes a second to notice that a version's process is dead."""
     unload: float = 10.0
     """For a dropped version to give its memory back."""
 
