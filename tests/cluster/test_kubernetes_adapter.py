@@ -99,7 +99,7 @@ async def test_objects_of_an_older_schema_do_not_hide_the_others(
     assert (error.kind, error.namespace, error.name) == ("ServingPool", namespace, "bad")
     assert error.field == "spec.serverSelector"
     assert "(and 1 more)" in error.sentence
-    assert "status dropped" in listing.objects[1].notes[0]
+    assert "status is dropped" in listing.objects[1].notes[0]
     with pytest.raises(InvalidObject, match=rf"ServingPool {namespace}/bad: spec\.serverSelector"):
         await cluster.read_pool(namespace, "bad")
 

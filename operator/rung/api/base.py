@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -150,7 +149,17 @@ class Resource(Model):
     """CEL rules over the whole object; only they may see `metadata.name`."""
 
     metadata: Metadata
+    spec: Model
+    status: Model
     notes: tuple[str, ...] = Field(default=(), exclude=True)
+
+    @classmethod
+    def part(cls, name: str) -> type[Model]:
+        """Return the model of `spec` or `status`."""
+        annotation = cls.model_fields[name].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, Model)
+        return annotation
 
     @property
     def name(self) -> str:
@@ -164,7 +173,7 @@ class Resource(Model):
 
     def to_manifest(self, *, with_status: bool = False) -> dict[str, Any]:
         """Return the object as `kubectl apply` takes it."""
-        body: Mapping[str, Any] = self.to_json()
-        metadata = {key: value for key, value in body["metadata"].items() if value != {}}
-        manifest = {"apiVersion": API_VERSION, "kind": self.NAMES.kind, "metadata": metadata, "spec": body["spec"]}
-        return {**manifest, "status": body["status"]} if with_status else manifest
+        manifest: dict[str, Any] = {"apiVersion": API_VERSION, "kind": self.NAMES.kind}
+        manifest["metadata"] = {key: value for key, value in self.metadata.to_json().items() if value != {}}
+        manifest["spec"] = self.spec.to_json()
+        return {**manifest, "status": self.status.to_json()} if with_status else manifest

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from rung.api.base import GROUP, VALIDATIONS, VERSION, Column, Model, Resource
+from rung.api.base import GROUP, VALIDATIONS, VERSION, Column, Resource
 from rung.api.parse import KINDS
 from rung.api.schema import structural_schema
 
@@ -57,13 +57,10 @@ def crd_files() -> Mapping[str, str]:
 
 
 def _root_schema(model: type[Resource]) -> dict[str, Any]:
-    fields = model.model_fields
-    parts = {}
-    for name in ("spec", "status"):
-        annotation = fields[name].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, Model)
-        parts[name] = {**structural_schema(annotation), "description": fields[name].description}
+    parts = {
+        name: {**structural_schema(model.part(name)), "description": model.model_fields[name].description}
+        for name in ("spec", "status")
+    }
     schema: dict[str, Any] = {
         "type": "object",
         "description": " ".join((model.__doc__ or "").split()),

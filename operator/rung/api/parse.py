@@ -54,19 +54,18 @@ def parse(raw: Mapping[str, Any], model: type[_ResourceType]) -> _ResourceType:
     """
     kind = model.NAMES.kind
     metadata = _metadata(raw, kind)
-    content: dict[str, Any] = {"metadata": metadata, "spec": raw.get("spec")}
-    if content["spec"] is None:
+    if raw.get("spec") is None:
         raise InvalidObject(kind, metadata.namespace, metadata.name, "spec", "is missing")
-    status = raw.get("status")
-    notes: tuple[str, ...] = ()
-    if status is not None:
+    content: dict[str, Any] = {"metadata": metadata, "spec": raw["spec"]}
+    if raw.get("status") is not None:
         try:
-            content["status"] = model.model_fields["status"].annotation.model_validate(status)  # type: ignore[union-attr]
+            content["status"] = model.part("status").model_validate(raw["status"])
         except ValidationError as error:
             field, sentence = _first(error)
-            notes = (f"status dropped, it can't be read: status.{field}: {sentence}".replace("status.:", "status:"),)
+            where = f"status.{field}".rstrip(".")
+            content["notes"] = (f"the status is dropped, it can't be read: {where}: {sentence}",)
     try:
-        return model.model_validate({**content, "notes": notes})
+        return model.model_validate(content)
     except ValidationError as error:
         field, sentence = _first(error)
         raise InvalidObject(kind, metadata.namespace, metadata.name, field, sentence) from None
@@ -85,13 +84,22 @@ def _metadata(raw: Mapping[str, Any], kind: str) -> Metadata:
         ) from None
 
 
+_SENTENCES = {
+    "missing": "is missing",
+    "model_type": "must be an object",
+    "dict_type": "must be an object",
+    "tuple_type": "must be a list",
+}
+"""Where pydantic speaks of Python, for people who write YAML."""
+
+
 def _first(error: ValidationError) -> tuple[str, str]:
     """Return the path and the sentence of the first fault, and how many more there are."""
     faults = error.errors(include_url=False, include_input=False, include_context=False)
     path = ""
     for part in faults[0]["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}"
-    sentence = faults[0]["msg"].removeprefix("Value error, ")
+    sentence = _SENTENCES.get(faults[0]["type"], faults[0]["msg"].removeprefix("Value error, "))
     if len(faults) > 1:
         sentence += f" (and {len(faults) - 1} more)"
     return path.lstrip("."), sentence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 
 from rung.api.base import (
     Column,
@@ -29,12 +29,19 @@ from rung.api.conditions import Conditions
 from rung.api.quantity import Cpu, PositiveDuration
 
 
+def _names_one_object(uri: str) -> str:
+    if "/../" in uri or uri.endswith("/"):
+        raise ValueError("must name one object, without '..'")
+    return uri
+
+
 class Artifact(Model):
     """Where the network is, and how to know that it is the right one."""
 
     uri: Annotated[
         str,
         Field(max_length=2048, pattern=r"^s3://[a-z0-9][-a-z0-9.]*[a-z0-9]/[^ ]+$"),
+        AfterValidator(_names_one_object),
         Rule("!self.contains('/../') && !self.endsWith('/')", "must name one object, without '..'"),
     ]
     """Address of the ONNX file: s3://BUCKET/PREFIX/TASK/VERSION/model.onnx."""

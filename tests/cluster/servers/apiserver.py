@@ -53,6 +53,7 @@ class ApiServer:
         self.authority = Authority(self.folder / "pki")
         self.serving = self.authority.issue("apiserver", "kube-apiserver", server_names=["127.0.0.1", "localhost"])
         self.tokens = self.authority.issue("service-accounts", "service-accounts")
+        self._administrator = self.authority.issue("administrator", "admin", groups=["system:masters"])
         self.kubeconfig = self.kubeconfig_for("admin", groups=["system:masters"])
 
     @property
@@ -148,10 +149,29 @@ class ApiServer:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout
 
+    def send(self, method: str, path: str, body: Any = None) -> tuple[int, dict[str, Any]]:
+        """Send one request as the administrator, quicker than kubectl; returns the HTTP status and the JSON answer."""
+        request = urllib.request.Request(
+            f"{self.url}{path}",
+            method=method,
+            data=json.dumps(body).encode() if body is not None else None,
+            headers={"Content-Type": "application/json"},
+        )
+        context = ssl.create_default_context(cafile=str(self.authority.certificate))
+        context.load_cert_chain(self._administrator.certificate, self._administrator.key)
+        try:
+            with urllib.request.urlopen(request, timeout=30, context=context) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
     def make_namespace(self, prefix: str = "test") -> str:
         """Create a namespace nobody else uses and return its name."""
         name = f"{prefix}-{next(_SERIAL)}"
-        self.kubectl("create", "namespace", name)
+        status, answer = self.send(
+            "POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        )
+        assert status == 201, answer
         return name
 
     def tail(self, name: str, lines: int = 30) -> str:

@@ -34,7 +34,7 @@ def manifest(kind: str, namespace: str, name: str = "one", **changes: Any) -> di
         for parent in parents:
             place = place.setdefault(parent, {})
         if value is ABSENT:
-            place.pop(last)
+            place.pop(last, None)
         else:
             place[last] = value
     return {
