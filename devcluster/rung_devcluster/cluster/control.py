@@ -116,8 +116,8 @@ def up(
     released = False
     try:
         with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-            _write_files(spec, layout, tools, listener.getsockname()[1])
-            process = _start_guard(layout, listener, lock, archives)
+            _write_files(spec, layout, tools, archives, listener.getsockname()[1])
+            process = _start_guard(layout, listener, lock)
         _follow(process, tell)
         state = read_state(layout.state)
         if state is None:
@@ -171,9 +171,12 @@ def _make_folder(layout: Layout) -> int:
         return handle
 
 
-def _write_files(spec: ClusterSpec, layout: Layout, tools: Mapping[str, Path], port: int) -> None:
+def _write_files(
+    spec: ClusterSpec, layout: Layout, tools: Mapping[str, Path], archives: Sequence[Path], port: int
+) -> None:
     every = {**{name: str(path) for name, path in tools.items()}, "containerd": str(program("containerd"))}
     layout.tools.write_text(json.dumps(every))
+    layout.archives.write_text(json.dumps([str(archive.resolve()) for archive in archives]))
     write_configuration(
         spec,
         layout,
@@ -185,13 +188,9 @@ def _write_files(spec: ClusterSpec, layout: Layout, tools: Mapping[str, Path], p
     layout.spec.write_text(spec.to_json())
 
 
-def _start_guard(
-    layout: Layout, listener: socket.socket, lock: int, archives: Sequence[Path]
-) -> subprocess.Popen[bytes]:
+def _start_guard(layout: Layout, listener: socket.socket, lock: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "rung_devcluster.cluster.supervisor", "--folder", str(layout.folder)]
     command += ["--listener", str(listener.fileno())]
-    for archive in archives:
-        command += ["--archive", str(archive.resolve())]
     with layout.supervisor_log.open("ab") as log:
         return subprocess.Popen(
             command,
@@ -236,12 +235,24 @@ def _wind_up(name: str, layout: Layout, process: subprocess.Popen[bytes] | None)
 def down(name: str) -> bool:
     """End a cluster and remove everything of it; return whether there was one.
 
-    Raises SweepError or CgroupError naming what could not be removed.
+    Raises ClusterError when somebody else starts or ends it just now, SweepError or CgroupError naming what could not
+    be removed.
     """
     layout = Layout.of(check_name(name))
     there = layout.folder.exists()
-    if (state := read_state(layout.state)) is not None:
-        _end(state)
+    deadline = time.monotonic() + DOWN_DEADLINE_SECONDS
+    while layout.folder.exists():
+        if (state := read_state(layout.state)) is not None:
+            _end(state)
+        if (lock := _lock(layout.folder)) is not None:
+            try:
+                sweep(name, layout)
+            finally:
+                os.close(lock)
+        elif time.monotonic() > deadline:
+            raise ClusterError(f"somebody is starting or ending {name!r}: try again when that is done")
+        else:
+            time.sleep(POLL_SECONDS)
     _remove(name, layout)
     return there
 
@@ -259,6 +270,11 @@ def _end(state: ClusterState) -> None:
             for process in everyone:
                 process.send(signal.SIGKILL)
         time.sleep(POLL_SECONDS)
+
+
+def system_images(cluster: RunningCluster) -> tuple[Path, ...]:
+    """Return the archives of the images that every node got at the start."""
+    return tuple(Path(text) for text in json.loads(cluster.layout.archives.read_text()))
 
 
 def load_image(cluster: RunningCluster, archive: Path) -> int:

@@ -15,17 +15,21 @@ DEPLOYMENT_PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}"
 
 # Without a way out, a question about any other name would wait for nobody: say at once that there is no such name.
 CONFIGURATION = f"""\
+{CLUSTER_DOMAIN}:53 in-addr.arpa:53 ip6.arpa:53 {{
+    errors
+    ready :8181
+    prometheus :9153
+    cache 5
+    kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
+        pods insecure
+        ttl 5
+    }}
+}}
 .:53 {{
     errors
     health :8080
     ready :8181
-    kubernetes {CLUSTER_DOMAIN} in-addr.arpa ip6.arpa {{
-        pods insecure
-        fallthrough in-addr.arpa ip6.arpa
-        ttl 5
-    }}
     prometheus :9153
-    cache 5
     template ANY ANY {{
         rcode NXDOMAIN
     }}

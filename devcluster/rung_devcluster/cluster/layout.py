@@ -85,6 +85,11 @@ class Layout:
         return self.folder / "tools.json"
 
     @property
+    def archives(self) -> Path:
+        """Paths of the system's image archives, as JSON."""
+        return self.folder / "archives.json"
+
+    @property
     def state(self) -> Path:
         """What runs (state.py), as JSON."""
         return self.folder / "state.json"
@@ -98,11 +103,6 @@ class Layout:
     def pki(self) -> Path:
         """Certificates and keys."""
         return self.folder / "pki"
-
-    @property
-    def socket(self) -> Path:
-        """Where the nodes report to the supervisor."""
-        return self.folder / "supervisor.sock"
 
     @property
     def supervisor_log(self) -> Path:

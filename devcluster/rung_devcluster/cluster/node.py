@@ -31,7 +31,9 @@ POLL_SECONDS = 0.1
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 10.0
 STEADY_SECONDS = 60.0
+FIRST_LINES = 3
 LAST_LINES = 15
+LINE_LENGTH = 400
 
 
 class Order(StrEnum):
@@ -134,13 +136,18 @@ def _end_of(status: int) -> str:
     return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
-def last_lines(log: Path, count: int = LAST_LINES) -> Sequence[str]:
-    """Return the last lines of a log, few and short enough for a person."""
+def last_lines(log: Path) -> Sequence[str]:
+    """Return the last lines of a log, few and short enough for a person.
+
+    A program that refuses its arguments says so first and explains all of them after that: the first lines are kept.
+    """
     try:
-        lines = log.read_text(errors="replace").splitlines()
+        lines = [line[:LINE_LENGTH] for line in log.read_text(errors="replace").splitlines() if line.strip()]
     except OSError:
         return ()
-    return tuple(line[:400] for line in lines[-count:])
+    if len(lines) <= FIRST_LINES + LAST_LINES:
+        return tuple(lines)
+    return (*lines[:FIRST_LINES], f"({len(lines) - FIRST_LINES - LAST_LINES} more lines)", *lines[-LAST_LINES:])
 
 
 async def _obey(node: Node) -> None:

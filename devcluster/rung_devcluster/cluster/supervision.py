@@ -63,11 +63,9 @@ class StoppedError(Exception):
     """Somebody wants the cluster to end."""
 
 
-def supervise(
-    spec: ClusterSpec, layout: Layout, guard: ProcessIdentity, listener: socket.socket, archives: Sequence[Path]
-) -> None:
+def supervise(spec: ClusterSpec, layout: Layout, guard: ProcessIdentity, listener: socket.socket) -> None:
     """Run the cluster until it is told to stop, `up` goes before it is released, or a node ends."""
-    asyncio.run(_Supervisor(spec, layout, guard, listener, archives).run())
+    asyncio.run(_Supervisor(spec, layout, guard, listener).run())
 
 
 def report(event: str, **details: object) -> None:
@@ -83,12 +81,11 @@ class _Supervisor:
         layout: Layout,
         guard: ProcessIdentity,
         listener: socket.socket,
-        archives: Sequence[Path],
     ) -> None:
         self._spec = spec
         self._layout = layout
         self._listener = listener
-        self._archives = archives
+        self._archives = [Path(text) for text in json.loads(layout.archives.read_text())]
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._pids: dict[str, int] = {}
         self._components: dict[str, dict[str, str]] = {node.name: {} for node in spec.nodes}

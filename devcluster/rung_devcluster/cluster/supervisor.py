@@ -28,7 +28,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--listener", type=int, required=True)
-    parser.add_argument("--archive", type=Path, action="append", default=[])
     arguments = parser.parse_args()
     layout = Layout(arguments.folder)
     spec = ClusterSpec.from_json(layout.spec.read_text())
@@ -40,7 +39,7 @@ def main() -> None:
         if os.getppid() != guard.pid:
             os._exit(1)
         listener = socket.socket(fileno=arguments.listener)
-        supervise(spec, layout, guard, listener, tuple(arguments.archive))
+        supervise(spec, layout, guard, listener)
         _sweep(spec, layout)
         os._exit(0)
     _guard(supervisor, arguments.listener)
