@@ -1,0 +1,7 @@
+"""What goes wrong in porting and is the user's to mend; the message says how."""
+
+from __future__ import annotations
+
+
+class PortingError(Exception):
+    """A stage, a file or a name that is not as it should be; `rung-port` prints the message and ends with status 1."""
