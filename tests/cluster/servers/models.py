@@ -24,18 +24,21 @@ dynamic_batching {{ }}
 """
 
 
-def version_model(number: int, *, layers: int = 1, width: int = 256) -> bytes:
+def version_model(number: int, *, layers: int = 1, width: int = 256, one_matrix: bool = False) -> bytes:
     """Return an ONNX file that answers every row with its own number, after `layers` products of width x width.
 
-    The products are part of the answer's computation (times zero), so that nothing can leave them out.
+    The answer depends on the products, so that nothing can leave them out. With `one_matrix` all layers share one:
+    a small file that costs much to compute.
     """
     random = np.random.default_rng(0)
     weights = [numpy_helper.from_array(random.standard_normal((WIDTH, width)).astype(np.float32), "w_in")]
     nodes = [helper.make_node("MatMul", [INPUT, "w_in"], ["h0"])]
     for layer in range(layers):
-        matrix = (random.standard_normal((width, width)) / width**0.5).astype(np.float32)
-        weights.append(numpy_helper.from_array(matrix, f"w{layer}"))
-        nodes.append(helper.make_node("MatMul", [f"h{layer}", f"w{layer}"], [f"h{layer + 1}"]))
+        name = "w0" if one_matrix else f"w{layer}"
+        if layer == 0 or not one_matrix:
+            matrix = (random.standard_normal((width, width)) / width**0.5).astype(np.float32)
+            weights.append(numpy_helper.from_array(matrix, name))
+        nodes.append(helper.make_node("MatMul", [f"h{layer}", name], [f"h{layer + 1}"]))
     weights += [
         numpy_helper.from_array(np.array([number], dtype=np.int64), "number"),
         numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"),
@@ -58,12 +61,14 @@ def version_model(number: int, *, layers: int = 1, width: int = 256) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def write_task(repository: Path, model: str, layers_by_version: dict[int, int], *, width: int = 256) -> str:
+def write_task(
+    repository: Path, model: str, layers_by_version: dict[int, int], *, width: int = 256, one_matrix: bool = False
+) -> str:
     """Write one task with its versions into the repository; returns the text of its config.pbtxt."""
     text = config_text(model)
     for number, layers in layers_by_version.items():
         folder = repository / model / str(number)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "model.onnx").write_bytes(version_model(number, layers=layers, width=width))
+        (folder / "model.onnx").write_bytes(version_model(number, layers=layers, width=width, one_matrix=one_matrix))
     (repository / model / "config.pbtxt").write_text(text)
     return text
