@@ -29,7 +29,7 @@ def _bodies(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"metadata": dict(body["metadata"]), "spec": body.get("spec"), "status": body.get("status")}
 
 
-def build_registry(*, watch_nodes: bool = True) -> kopf.OperatorRegistry:
+def build_registry() -> kopf.OperatorRegistry:
     """Return the handlers of one operator, in a registry of its own."""
     registry = kopf.OperatorRegistry()
 
@@ -45,29 +45,31 @@ def build_registry(*, watch_nodes: bool = True) -> kopf.OperatorRegistry:
         settings.networking.request_timeout = 20
         settings.networking.connect_timeout = 5
 
-    @kopf.index(GROUP, "servingpools", registry=registry)
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> Any:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+    @kopf.index(GROUP, "servingpools", id="pools", registry=registry)
     def pools(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
         return _parsed("ServingPool", (namespace or "", name), lambda: parse_pool(_bodies(body)), memo)
 
-    @kopf.index(GROUP, "inferencetasks", registry=registry)
+    @kopf.index(GROUP, "inferencetasks", id="tasks", registry=registry)
     def tasks(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         pool = ((body.get("spec") or {}).get("poolRef") or {}).get("name", "")
         return _parsed("InferenceTask", (namespace or "", pool), lambda: parse_task(_bodies(body)), memo)
 
-    @kopf.index(GROUP, "modelversions", registry=registry)
+    @kopf.index(GROUP, "modelversions", id="versions", registry=registry)
     def versions(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
         return _parsed("ModelVersion", (namespace or "", task), lambda: parse_version(_bodies(body)), memo)
 
-    @kopf.index("", "v1", "pods", labels={POOL_LABEL: kopf.PRESENT}, registry=registry)
+    @kopf.index("", "v1", "pods", labels={POOL_LABEL: kopf.PRESENT}, id="pods", registry=registry)
     def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
         return {namespace or "": read_pod(dict(body))}
 
-    if watch_nodes:
-
-        @kopf.index("", "v1", "nodes", registry=registry)
-        def nodes(*, name: str, body: kopf.Body, **_: Any) -> dict[str, NodeFacts]:
-            return {name: read_node(dict(body))}
+    @kopf.index("", "v1", "nodes", id="nodes", registry=registry)
+    def nodes(*, name: str, body: kopf.Body, **_: Any) -> dict[str, NodeFacts]:
+        return {name: read_node(dict(body))}
 
     # Events are handled only once every index is filled, so a loop never starts on half of what there is.
     @kopf.on.event(GROUP, "servingpools", registry=registry)
@@ -83,7 +85,7 @@ def build_registry(*, watch_nodes: bool = True) -> kopf.OperatorRegistry:
         memo.exits = AsyncExitStack()
         cluster = await memo.exits.enter_async_context(connect())
         names = ("pools", "tasks", "versions", "pods", "nodes")
-        view = ClusterView(**{name: indices.get(name, {}) for name in names})
+        view = ClusterView(**{name: indices[name] for name in names})
         supervisor = Supervisor(view, cluster, Metrics())
         memo.supervisor = supervisor
         supervisor.start()

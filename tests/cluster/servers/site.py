@@ -1,0 +1,285 @@
+"""A whole site on loopback without a kubelet: API server, Triton, agent, S3, Prometheus, and the operator as a process.
+
+The only thing made by hand is the Pod object: it says that the server's address is 127.0.0.1, with the real ports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rung_devcluster.tools import ensure_tools
+
+from servers.apiserver import ApiServer
+from servers.models import config_text, version_model
+from servers.s3 import S3Server, free_port
+from servers.triton import TritonServer
+
+POOL = "edge"
+POD = "triton-0"
+SETTLE_SECONDS = 60.0
+
+
+@dataclass
+class Process:
+    """A program that a test may kill, stop and start again, with its log."""
+
+    name: str
+    command: list[str]
+    folder: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / f"{self.name}.log"
+
+    def start(self) -> Process:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, env={**os.environ, **self.env}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                cwd=self.folder,
+            )  # fmt: skip
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self, number: signal.Signals = signal.SIGKILL, patience_seconds: float = 15.0) -> int | None:
+        """End it and return its exit status."""
+        if self.process is None:
+            return None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.send_signal(number)
+        try:
+            status = self.process.wait(patience_seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            status = self.process.wait()
+        self.process = None
+        return status
+
+
+@dataclass
+class Site:
+    """Everything of one site. Versions are named by their numbers; the higher, the better and the slower."""
+
+    folder: Path
+    api: ApiServer
+    namespace: str
+    triton: TritonServer
+    s3: S3Server
+    agent: Process
+    prometheus: Process
+    operator: Process
+    prometheus_port: int
+    operator_port: int
+
+    # ------------------------------------------------------------------ what is in it
+
+    def publish(self, task: str, number: int, *, layers: int = 1, content: bytes | None = None) -> None:
+        """Publish one version in S3 and register it. `content` replaces the ONNX file (garbage, for one)."""
+        body = content if content is not None else version_model(number, layers=layers)
+        asyncio.run(self.s3.publish(task, number, body, config=config_text(task)))
+        self.register(task, number, throughput=1000.0 / layers)
+
+    def register(self, task: str, number: int, *, throughput: float, accuracy: float | None = None) -> None:
+        value = accuracy if accuracy is not None else 0.90 + number / 1000
+        self.apply(
+            {
+                "kind": "ModelVersion",
+                "metadata": {"name": f"{task}-{number}"},
+                "spec": {
+                    "taskRef": {"name": task},
+                    "version": number,
+                    "artifact": {
+                        "uri": f"s3://models/demo/{task}/{number}/model.onnx",
+                        "sha256": "0" * 64,
+                        "bytes": 1,
+                    },
+                    "accuracy": {"metric": "top1", "value": value, "samples": 100, "dataset": "made"},
+                    "profiles": [
+                        {
+                            "hardwareClass": "default",
+                            "sloLatency": "400ms",
+                            "maxThroughput": throughput,
+                            "cpuSecondsPerInference": 1.0 / throughput,
+                        }
+                    ],
+                },
+            }
+        )
+
+    def make_pool(self, **spec: Any) -> None:
+        body: dict[str, Any] = {
+            "serverSelector": {"rung.dev/pool": POOL},
+            "metrics": {"prometheusUrl": f"http://127.0.0.1:{self.prometheus_port}"},
+            "policy": {"name": "Static", "static": {"choice": "Best"}},
+        }
+        self.apply({"kind": "ServingPool", "metadata": {"name": POOL}, "spec": {**body, **spec}})
+
+    def make_task(self, name: str, **spec: Any) -> None:
+        body = {"poolRef": {"name": POOL}, "slo": {"latency": "400ms"}}
+        self.apply({"kind": "InferenceTask", "metadata": {"name": name}, "spec": {**body, **spec}})
+
+    def apply(self, manifest: Mapping[str, Any]) -> None:
+        whole = {"apiVersion": "rung.dev/v1alpha1", **manifest}
+        self.api.kubectl("-n", self.namespace, "apply", "-f", "-", manifest=whole)
+
+    def patch(self, kind: str, name: str, patch: Mapping[str, Any]) -> None:
+        self.api.kubectl("-n", self.namespace, "patch", kind, name, "--type=merge", "--patch", json.dumps(patch))
+
+    def make_pod(self) -> None:
+        """Make the Pod object of the server, ready, with the real ports on loopback."""
+        container = {
+            "name": "triton",
+            "image": "none",
+            "ports": [{"name": "grpc", "containerPort": self.triton.grpc_port}],
+            "resources": {"limits": {"cpu": "1", "memory": "2Gi"}},
+        }
+        agent = {"name": "agent", "image": "none", "ports": [{"name": "agent", "containerPort": self.agent_port}]}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": POD, "namespace": self.namespace, "labels": {"rung.dev/pool": POOL}},
+            "spec": {"containers": [container, agent]},
+        }
+        self.api.kubectl("apply", "-f", "-", manifest=pod)
+        self.set_ready(True)
+
+    def set_ready(self, ready: bool) -> None:
+        word = "True" if ready else "False"
+        status = {
+            "podIP": "127.0.0.1",
+            "podIPs": [{"ip": "127.0.0.1"}],
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": word, "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        }
+        self.api.kubectl(
+            "-n", self.namespace, "patch", "pod", POD, "--subresource=status", "--type=merge", "--patch",
+            json.dumps({"status": status}),
+        )  # fmt: skip
+
+    @property
+    def agent_port(self) -> int:
+        return int(self.agent.env["RUNG_AGENT_LISTEN"].rpartition(":")[2])
+
+    # ------------------------------------------------------------------ what is seen
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.api.kubectl("-n", self.namespace, "get", kind, name, "-o", "json"))
+        return found
+
+    def status(self, kind: str, name: str) -> dict[str, Any]:
+        return dict(self.get(kind, name).get("status") or {})
+
+    def condition(self, kind: str, name: str, condition: str) -> dict[str, Any]:
+        found = self.status(kind, name).get("conditions", [])
+        return next((c for c in found if c["type"] == condition), {})
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        listed = json.loads(self.api.kubectl("-n", self.namespace, "get", "events.events.k8s.io", "-o", "json"))
+        return [(e["reason"], e.get("note", "")) for e in listed["items"] if e["regarding"].get("name") == name]
+
+    def wait(self, condition: Callable[[], bool], what: str, seconds: float = SETTLE_SECONDS) -> float:
+        """Wait until a condition holds and return how long it took; a fault shows the operator's log."""
+        began = time.monotonic()
+        while True:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                if condition():
+                    return time.monotonic() - began
+            if time.monotonic() - began > seconds:
+                tail = "\n".join(self.operator.log.read_text(errors="replace").splitlines()[-30:])
+                raise AssertionError(f"not within {seconds:g} s: {what}\nthe operator said:\n{tail}")
+            time.sleep(0.1)
+
+    def wait_active(self, task: str, number: int, seconds: float = SETTLE_SECONDS) -> float:
+        return self.wait(
+            lambda: self.status("itask", task).get("activeVersion") == number, f"{task} on {number}", seconds
+        )
+
+
+def prometheus_config(targets: Mapping[str, str], namespace: str) -> str:
+    """Scrape each target once a second, with the labels that a cluster's scrape configuration adds."""
+    jobs = [
+        {
+            "job_name": name,
+            "static_configs": [{"targets": [address], "labels": {"namespace": namespace, "pod": POD}}],
+        }
+        for name, address in targets.items()
+    ]
+    return yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs})
+
+
+@contextlib.contextmanager
+def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]:
+    """Run a site. The operator is started by the test, when everything it wants is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tools = ensure_tools(["prometheus"])
+    binaries = Path(sys.executable).parent
+    with contextlib.ExitStack() as stack:
+        s3 = S3Server(folder / "s3")
+        s3.folder.mkdir()
+        stack.callback(s3.kill)
+        s3.start()
+        triton = TritonServer(folder / "triton")
+        triton.folder.mkdir()
+        stack.callback(triton.kill)
+        triton.start()
+        agent_port, prometheus_port, operator_port = free_port(), free_port(), free_port()
+        agent = Process(
+            "agent",
+            [str(binaries / "rung-agent")],
+            folder,
+            {
+                **s3.environment,
+                "RUNG_AGENT_REPOSITORY": s3.uri,
+                "RUNG_AGENT_ENDPOINT": s3.endpoint,
+                "RUNG_AGENT_MODELS_DIR": str(triton.repository),
+                "RUNG_AGENT_LISTEN": f"127.0.0.1:{agent_port}",
+                "RUNG_AGENT_TRITON": triton.address,
+                "RUNG_AGENT_POLL_INTERVAL": "1s",
+                "RUNG_AGENT_DEADLINE": "3s",
+            },
+        )
+        stack.callback(agent.end)
+        agent.start()
+        config = folder / "prometheus.yml"
+        targets = {"agent": f"127.0.0.1:{agent_port}", "triton": f"127.0.0.1:{triton.metrics_port}"}
+        config.write_text(prometheus_config(targets, namespace))
+        prometheus = Process(
+            "prometheus",
+            [
+                str(tools["prometheus"]), f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}",
+                f"--web.listen-address=127.0.0.1:{prometheus_port}",
+            ],
+            folder,
+        )  # fmt: skip
+        stack.callback(prometheus.end)
+        prometheus.start()
+        operator = Process(
+            "operator",
+            [
+                str(binaries / "rung"), "operator", f"--namespaces={namespace}", f"--listen=127.0.0.1:{operator_port}",
+                "--log-level=INFO",
+            ],
+            folder,
+            {"KUBECONFIG": str(api.kubeconfig)},
+        )  # fmt: skip
+        stack.callback(operator.end)
+        site = Site(folder, api, namespace, triton, s3, agent, prometheus, operator, prometheus_port, operator_port)
+        site.make_pod()
+        yield site
