@@ -19,18 +19,22 @@ from rung_devcluster.cluster.spec import DEFAULT_HARDWARE_CLASS, HARDWARE_CLASS_
 from rung_devcluster.cluster.supervision import UpError
 from rung_devcluster.cluster.sweep import SweepError
 from rung_devcluster.commands import CommandError
+from rung_devcluster.images import ImagesError, build_images
 from rung_devcluster.progress import silent, to_stderr
 from rung_devcluster.provisions import system_archives, tools_of_a_cluster
 from rung_devcluster.system import MachineError, ensure_packages, require_root
+from rung_devcluster.tools import ToolError
 
 EXPECTED = (
     control.ClusterError,
     CgroupError,
     CommandError,
     ImageError,
+    ImagesError,
     MachineError,
     SpecError,
     SweepError,
+    ToolError,
 )
 
 name_option = click.option(
@@ -208,6 +212,27 @@ def execute(name: str, node: int, command: tuple[str, ...]) -> None:
         raise control.ClusterError(f"{name} has no node {node}")
     words = [*inside(cluster.state.nodes[cluster.spec.nodes[node - 1].name].pid), "--", *command]
     os.execvp(words[0], words)  # noqa: S606 (this is what it is for)
+
+
+@main.command()
+@name_option
+@click.option("--build-only", is_flag=True, help="Build the archives without loading them into the cluster.")
+@click.argument("names", nargs=-1)
+def images(name: str, names: tuple[str, ...], *, build_only: bool) -> None:
+    """Build the project's images (or those of the given NAMES) and load them into a cluster.
+
+    Prints each image's reference and its archive. What did not change is neither built nor loaded again.
+    """
+    require_root()
+    cluster = None if build_only else _the(name)
+    ensure_packages(to_stderr)
+    for reference, archive in build_images(names or None, to_stderr).items():
+        if cluster is not None:
+            began = time.monotonic()
+            new = control.load_image(cluster, archive)
+            said = f"loaded into {new} in {time.monotonic() - began:.1f} s" if new else "there already"
+            to_stderr(f"images: {reference}: {said}")
+        click.echo(f"{reference}\t{archive}")
 
 
 def _the(name: str) -> control.RunningCluster:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from rung_devcluster.images import build_images
 from rung_devcluster.progress import Progress
-from rung_devcluster.system import MachineError
+from rung_devcluster.tools import ensure_tools
 
 PROGRAMS = (
     "etcd",
@@ -18,21 +18,14 @@ PROGRAMS = (
     "kube-proxy",
     "kubectl",
 )
+SYSTEM_IMAGES = ("pause", "coredns")
 
 
 def tools_of_a_cluster(tell: Progress) -> Mapping[str, Path]:
-    """Return every program of a cluster by name."""
-    folder = Path(os.environ.get("RUNG_DEVCLUSTER_TOOLS", "/nowhere"))
-    found = {name: folder / name for name in PROGRAMS}
-    for path in found.values():
-        if not path.exists():
-            raise MachineError(f"{path} is missing")
-    tell(f"tools: {folder}")
-    return found
+    """Return every program of a cluster by name, getting what is missing; raises ToolError."""
+    return ensure_tools(PROGRAMS, tell)
 
 
 def system_archives(tell: Progress) -> tuple[Path, ...]:
-    """Return archives of the sandbox image and of CoreDNS."""
-    folder = Path(os.environ.get("RUNG_DEVCLUSTER_IMAGES", "/nowhere"))
-    tell(f"images: {folder}")
-    return (folder / "pause.tar", folder / "coredns.tar")
+    """Return archives of the sandbox image and of CoreDNS; raises ImagesError, CommandError, ToolError."""
+    return tuple(build_images(SYSTEM_IMAGES, tell).values())
