@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rung_devcluster.cache import cache_folder, key_of, making_file
+from rung_devcluster.cache import TEMPORARY_PREFIX, cache_folder, key_of, making_file
 from rung_devcluster.commands import run
 from rung_devcluster.progress import Progress
 from rung_devcluster.tools.catalogue import go_architecture
@@ -48,7 +48,7 @@ def ensure_base_archive(progress: Progress) -> Path:
         return archive
     progress(f"images: base: debootstrap {SUITE}, a minute or two")
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="rung-base-", dir=archive.parent) as folder, making_file(archive) as temporary:
+    with TemporaryDirectory(prefix=TEMPORARY_PREFIX, dir=archive.parent) as folder, making_file(archive) as temporary:
         root = Path(folder) / "root"
         # debootstrap mounts /proc inside its target; in a mount namespace of its own that goes away with it, whatever
         # happens.

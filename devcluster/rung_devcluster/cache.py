@@ -76,6 +76,15 @@ def making_file(final: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what interrupted runs left in a folder and in the folders in it. Only for whoever holds its lock."""
+    for path in [*folder.glob(f"{TEMPORARY_PREFIX}*"), *folder.glob(f"*/{TEMPORARY_PREFIX}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 @contextmanager
 def only_one(name: str, progress: Progress) -> Iterator[None]:
     """Let one process at a time do this; the others wait, and say so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections import deque
@@ -13,6 +14,8 @@ from tempfile import TemporaryFile
 
 LAST_LINES = 20
 END_DEADLINE_SECONDS = 5.0
+_DIES_WITH_US = ("setpriv", "--pdeathsig", "TERM", "--")
+"""However this process ends, the program that it started is told to end too."""
 
 
 class CommandError(RuntimeError):
@@ -37,11 +40,13 @@ def run(
     """
     words = [str(word) for word in command]
     line = " ".join(words)
+    if shutil.which(words[0]) is None:
+        raise CommandError(f"{what}: could not start `{line}`: {words[0]} is not there or not a program")
     # Files instead of pipes: a grandchild that keeps a pipe open can't hang us, and the last lines survive a kill.
     with TemporaryFile() as output, TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
-                words,
+                [*_DIES_WITH_US, *words],
                 cwd=folder,
                 env=None if environment is None else dict(environment),
                 stdin=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from rung_devcluster import buildah
 from rung_devcluster.base import BASE_REFERENCE, base_key, ensure_base_archive
-from rung_devcluster.cache import cache_folder, key_of, making_file, only_one
+from rung_devcluster.cache import TEMPORARY_PREFIX, cache_folder, key_of, making_file, only_one, remove_leftovers
 from rung_devcluster.progress import Progress, to_stderr
 from rung_devcluster.tools import CATALOGUE, ensure_tools, tool_key
 from rung_devcluster.tools.catalogue import go_architecture
@@ -143,6 +143,8 @@ def _files_below(path: Path) -> list[Path]:
 def _build_missing(root: Path, paths: Mapping[Image, Path], progress: Progress) -> None:
     missing = {image: path for image, path in paths.items() if not path.exists()}
     began = time.monotonic()
+    for name in ("images", "base", "wheels", "pip"):
+        remove_leftovers(cache_folder() / name)
     (cache_folder() / "images").mkdir(parents=True, exist_ok=True)
     buildah.remove_containers("images: tidying up")
     tools = ensure_tools([tool for image in missing for tool in image.tools], progress)
@@ -174,7 +176,7 @@ def _base_reference() -> str:
 
 def _build(root: Path, image: Image, path: Path, tools: Mapping[str, Path], progress: Progress) -> None:
     what = f"images: {image.name}"
-    with TemporaryDirectory(prefix=f"context-{image.name}-", dir=path.parent) as name:
+    with TemporaryDirectory(prefix=f"{TEMPORARY_PREFIX}{image.name}-", dir=path.parent) as name:
         context = Path(name)
         _fill_context(context, root, image, tools, progress)
         arguments = {}

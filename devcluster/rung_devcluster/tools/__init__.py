@@ -6,15 +6,13 @@ from the pinned modules under `gotools/`.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rung_devcluster.cache import cache_folder, key_of, making_file, only_one
+from rung_devcluster.cache import cache_folder, key_of, making_file, only_one, remove_leftovers
 from rung_devcluster.commands import CommandError
 from rung_devcluster.progress import Progress, to_stderr
 from rung_devcluster.tools.catalogue import CATALOGUE, Tool, UnknownToolError, filled, find_tool, go_architecture
@@ -60,6 +58,7 @@ def ensure_tools(
     missing = [tool for tool in wanted if tool.name not in found]
     if missing:
         with only_one("tools", progress):
+            remove_leftovers(cache_folder() / "tools")
             _make_all(missing, notes, found, progress)
     return {tool.name: found[tool.name] for tool in wanted}
 
@@ -144,9 +143,3 @@ def _download(tool: Tool, path: Path, head: str, attempt: _Attempt) -> None:
     except UnreachableError as error:
         attempt.unreachable[server] = str(error)
         raise
-
-
-def clean_tools() -> None:
-    """Remove every tool from the cache, and what interrupted runs left there."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(cache_folder() / "tools")
