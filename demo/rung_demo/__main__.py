@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from rung_demo.environment import POOL, PROJECT, Environment, Options, image, prepare, tear_down
+from rung_demo.environment import POOL, PROJECT, Environment, Options, image, prepare, tear_down, wait_until_serving
 from rung_demo.ladders import ladder_headers, task_capacities
 from rung_demo.live import LiveView
+from rung_demo.outcome import outcome_of
 from rung_demo.programs import DemoError, Kubernetes
-from rung_demo.record import Line, RunHeader
-from rung_demo.replay import Replay, record_run, steps_seen
+from rung_demo.record import RunHeader, read_run
+from rung_demo.replay import Replay, record_run
 from rung_demo.report import write_report
 from rung_demo.stages import Stages
 from rung_demo.trace import DEFAULT_SECONDS, demo_traces, traces_from_file
-from rung_loadgen.lines import LoadSummary
 from rung_loadgen.trace import TraceError
 
-POLICIES = {
+POLICIES: dict[str, dict[str, object]] = {
     "Stepwise": {"name": "Stepwise"},
     "Static Best": {"name": "Static", "static": {"choice": "Best"}},
     "Static Cheapest": {"name": "Static", "static": {"choice": "Cheapest"}},
@@ -105,54 +105,32 @@ def _runs(environment: Environment, folder: Path, plan: _Plan, stages: Stages) -
         _use_policy(kubernetes, name, stages)
         header = RunHeader(time.time(), name, tuple(headers), capacity_cores=1.0, trace=words)
         path = folder / f"{name.lower().replace(' ', '-')}.jsonl"
-        lines: list[Line] = []
-        with stages.stage(f"Replay, {name}"), kubernetes.forwarded("service/rung-operator", 8080) as metrics:
-            summary = _replay(kubernetes, replay, header, path, metrics, lines, stages)
+        with (
+            stages.stage(f"Replay, {name}"),
+            kubernetes.forwarded("service/rung-operator", 8080) as metrics,
+            LiveView(header, stages.console) as view,
+        ):
+            record_run(kubernetes, replay, header=header, path=path, operator_metrics=metrics, show=view.show)
         recordings.append(path)
         if name == "Stepwise":
-            verdict = _verdict(summary, lines, stages)
+            verdict = _verdict(path, stages)
     report = folder / "report.html"
     write_report(recordings, report)
     stages.say(f"The report: {report}")
     return verdict
 
 
-def _replay(
-    kubernetes: Kubernetes, replay: Replay, header: RunHeader, path: Path, metrics: str, lines: list[Line],
-    stages: Stages,
-) -> LoadSummary:  # fmt: skip
-    with LiveView(header, stages.console) as view:
-
-        def show(line: Line) -> None:
-            lines.append(line)
-            view.show(line)
-
-        return record_run(kubernetes, replay, header=header, path=path, operator_metrics=metrics, show=show)
-
-
 def _use_policy(kubernetes: Kubernetes, name: str, stages: Stages) -> None:
-    import json  # noqa: PLC0415
-
-    from rung_demo.environment import _wait_until_serving  # noqa: PLC0415
-
-    policy = {"static": None, "stepwise": None, **POLICIES[name]}
+    policy: dict[str, object] = {"static": None, "stepwise": None, **POLICIES[name]}
     kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
-    _wait_until_serving(kubernetes, stages)
+    wait_until_serving(kubernetes, stages)
 
 
-def _verdict(summary: LoadSummary, lines: Sequence[Line], stages: Stages) -> int:
-    down, up = steps_seen(lines)
-    offered = sum(task.offered for task in summary.tasks)
-    failed = sum(sum(task.failed.values()) for task in summary.tasks)
-    late = sum(task.late for task in summary.tasks)
-    stages.say(
-        f"{offered} requests, {failed} failed, {late} late ({late / max(1, offered):.2%}), "
-        f"{down} steps down, {up} steps up"
-    )
-    if summary.client_bound:
-        stages.say(f"[yellow]The client was the limit: {summary.client_bound}[/yellow]")
-    if failed or not down or not up or not summary.complete:
-        stages.say("[red]Not as it should be:[/red] versions must step down and up, and no request may fail")
+def _verdict(recording: Path, stages: Stages) -> int:
+    outcome = outcome_of(read_run(recording))
+    stages.say(outcome.sentence())
+    if missing := outcome.shortcomings():
+        stages.say(f"[red]Not as it should be:[/red] {'; '.join(missing)}")
         return 1
     return 0
 

@@ -66,7 +66,7 @@ def prepare(options: Options, stages: Stages) -> Environment:
     with stages.stage("Registering the versions and the tasks"):
         _register(kubernetes)
         kubernetes.apply(PROJECT / "examples/demo/tasks.yaml")
-    _wait_until_serving(kubernetes, stages)
+    wait_until_serving(kubernetes, stages)
     return Environment(kubernetes, ladders)
 
 
@@ -118,9 +118,9 @@ def _make_versions(stages: Stages) -> Path:
     program = PROJECT / ".venv-porting/bin/rung-port"
     if not program.exists():
         raise DemoError("the environment for porting is missing: run `make setup-porting`")
-    out = PROJECT / "out/ladders"
+    out = PROJECT / "out/models"
     with stages.stage("Versions of two networks: trained, pruned, exported"):
-        run([program, "run", "--out", out], deadline_seconds=1800)
+        run([program, "run", "--output", out], deadline_seconds=1800)
     return out
 
 
@@ -233,7 +233,7 @@ def _wait_for_job(kubernetes: Kubernetes, name: str, deadline_seconds: float) ->
     _wait(ended, deadline_seconds, lambda: f"the Job {name} did not end within {deadline_seconds:.0f} s")
 
 
-def _wait_until_serving(kubernetes: Kubernetes, stages: Stages) -> None:
+def wait_until_serving(kubernetes: Kubernetes, stages: Stages) -> None:
     """Wait until every task has a version that answers and the pool has fresh metrics."""
     last: dict[str, str] = {}
 

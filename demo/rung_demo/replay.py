@@ -28,7 +28,7 @@ from rung_demo.record import (
     TaskLine,
     parse_line,
 )
-from rung_loadgen.lines import LoadLine, LoadSummary
+from rung_loadgen.lines import LoadSummary
 from rung_loadgen.trace import Trace
 
 POLL_SECONDS = 1.0
@@ -270,25 +270,3 @@ def swaps_line(
             bucket = succeeded if outcome == "ok" else failed
             bucket[kind] = bucket.get(kind, 0) + new
     return SwapsLine(now_seconds, succeeded, failed)
-
-
-def steps_seen(lines: Iterable[Line]) -> tuple[int, int]:
-    """Count how often the least accurate active version of a task went down and up, from the pool lines."""
-    last: dict[str, float] = {}
-    down = up = 0
-    for line in lines:
-        if not isinstance(line, PoolLine):
-            continue
-        for task in line.tasks:
-            if task.accuracy is None:
-                continue
-            before = last.get(task.task)
-            if before is not None and task.accuracy != before:
-                down, up = down + (task.accuracy < before), up + (task.accuracy > before)
-            last[task.task] = task.accuracy
-    return down, up
-
-
-def load_lines(lines: Iterable[Line]) -> list[LoadLine]:
-    """Return only the load generator's lines."""
-    return [line for line in lines if isinstance(line, LoadLine)]
