@@ -203,6 +203,8 @@ def shell_pod(name: str, script: str, **spec: Any) -> dict[str, Any]:
                     "imagePullPolicy": "Never",
                     "command": [str(Path(sys.executable).resolve()), "-I", "-u", "-c", script],
                     "resources": resources,
+                    # This Python may lie in a folder that only root can read.
+                    "securityContext": {"runAsUser": 0},
                     "volumeMounts": [
                         {"name": f"folder-{number}", "mountPath": folder, "readOnly": True}
                         for number, folder in enumerate(folders)

@@ -10,6 +10,7 @@ from rung_devcluster.cluster.spec import CLUSTER_DOMAIN, DNS_SERVICE_ADDRESS
 DNS_IMAGE = "localhost/rung-devcluster/coredns:1.13.1"
 NAMESPACE = "kube-system"
 NAME = "coredns"
+NOBODY = 65534
 LABELS = {"k8s-app": "kube-dns"}
 DEPLOYMENT_PATH = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{NAME}"
 
@@ -114,7 +115,9 @@ def _deployment(meta: Mapping[str, str]) -> Mapping[str, Any]:
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
-            "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "runAsUser": NOBODY,
+            "capabilities": {"drop": ["ALL"]},
         },
     }
     return {
@@ -131,6 +134,10 @@ def _deployment(meta: Mapping[str, str]) -> Mapping[str, Any]:
                     "priorityClassName": "system-cluster-critical",
                     "dnsPolicy": "Default",
                     "tolerations": [{"operator": "Exists"}],
+                    # Port 53 for a process without any rights; the setting is the pod's own.
+                    "securityContext": {
+                        "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "53"}],
+                    },
                     "containers": [container],
                     "volumes": [{"name": "config", "configMap": {"name": NAME}}],
                 },

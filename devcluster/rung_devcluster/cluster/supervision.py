@@ -19,7 +19,7 @@ from typing import Any
 import rung_devcluster
 from rung_devcluster.cluster.api import ApiClient, ApiError, is_condition_true
 from rung_devcluster.cluster.cgroups import CgroupError, make_cgroups
-from rung_devcluster.cluster.dns import DEPLOYMENT_PATH, dns_objects
+from rung_devcluster.cluster.dns import DEPLOYMENT_PATH, NAME, NAMESPACE, dns_objects
 from rung_devcluster.cluster.layout import Layout
 from rung_devcluster.cluster.linux import ProcessIdentity, only_child_of
 from rung_devcluster.cluster.loading import ImageError, import_archive
@@ -247,11 +247,21 @@ class _Supervisor:
                 await asyncio.sleep(POLL_SECONDS)
         except asyncio.CancelledError:
             if time.monotonic() - self._began >= READY_DEADLINE_SECONDS:
-                kubelet = self._layout.node(1).log("kubelet")
                 raise UpError(
-                    "the cluster", f"was not ready within {READY_DEADLINE_SECONDS:g} s: {last}", last_lines(kubelet)
+                    "the cluster",
+                    f"was not ready within {READY_DEADLINE_SECONDS:g} s: {last}",
+                    last_lines(self._most_telling_log()),
                 ) from None
             raise
+
+    def _most_telling_log(self) -> Path:
+        """CoreDNS's own log when it ever ran, else the kubelet's."""
+        logs = [
+            log
+            for node in self._spec.nodes
+            for log in self._layout.node(node.number).var_log.glob(f"pods/{NAMESPACE}_{NAME}-*/{NAME}/*.log")
+        ]
+        return max(logs, key=lambda log: log.stat().st_mtime, default=self._layout.node(1).log("kubelet"))
 
     def _event(self, node: NodeSpec, name: str) -> asyncio.Event:
         return self._seen.setdefault((node.name, name), asyncio.Event())
