@@ -29,7 +29,7 @@ _COPIED = {
 _LIST_TYPE, _LIST_KEYS = "x-kubernetes-list-type", "x-kubernetes-list-map-keys"
 _PRESERVE = "x-kubernetes-preserve-unknown-fields"
 # Constructs that Go's RE2 lacks, or in which Rust's, Python's and Go's engines differ about what they match.
-_NOT_RE2 = re.compile(r"\(\?|\\[0-9A-Za-z]|[*+?}]\+")
+_NOT_RE2 = re.compile(r"\(\?(?!:)|\\[0-9A-Za-z]|[*+?}]\+")
 
 
 class NotExpressible(ValueError):  # noqa: N818 - it names the state of the model
@@ -114,7 +114,7 @@ class _Converter:
         return {**inner, "nullable": True}
 
     def _properties(self, schema: Schema, result: Schema, path: str, inside: tuple[str, ...]) -> None:
-        if "additionalProperties" in schema:
+        if schema.get("additionalProperties", False) is not False:
             raise NotExpressible(path, "fields and a map in one object can't be expressed")
         result["properties"] = {}
         for name, field in schema["properties"].items():
@@ -125,6 +125,8 @@ class _Converter:
 
     def _additional_properties(self, schema: Schema, result: Schema, path: str, inside: tuple[str, ...]) -> None:
         values = schema["additionalProperties"]
+        if values is False:
+            raise NotExpressible(path, "unknown fields can't be refused: the API server drops them")
         if values is True and schema.get(_PRESERVE) is True:
             result[_PRESERVE] = True
         elif isinstance(values, dict) and _PRESERVE not in schema:
