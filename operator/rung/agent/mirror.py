@@ -83,7 +83,8 @@ class Mirror:
                 self._fail(key, "corrupt_on_disk", VersionState.CORRUPT, f"{fault}; taken away, to be fetched again")
             else:
                 version.state, version.message = VersionState.AVAILABLE, ""
-        log.info("%d versions on the disk are verified", len(self._available()))
+        if verified := self._available():
+            log.info("%d versions on the disk are verified", len(verified))
 
     async def step(self, beat: Callable[[], None]) -> bool:
         """Do the one most useful thing. Returns False when there is nothing to do until something changes."""

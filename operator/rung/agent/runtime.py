@@ -70,6 +70,7 @@ class Agent:
         self._triton: TritonClient | None = None
         self._memory_seconds = 0.0
         self._blind = False
+        self._triton_silent = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until `stop` is set.
@@ -151,8 +152,11 @@ class Agent:
         try:
             entries = await self._triton.index(INDEX_DEADLINE_SECONDS)
         except TritonError as error:
-            log.warning("nothing is evicted, because Triton doesn't say what it has loaded: %s", error)
+            if not self._triton_silent:
+                log.warning("nothing is evicted until Triton says what it has loaded: %s", error)
+            self._triton_silent = True
             return None
+        self._triton_silent = False
         in_use = (State.READY, State.LOADING, State.UNLOADING)
         return frozenset((entry.model, entry.number) for entry in entries if entry.state in in_use)
 
