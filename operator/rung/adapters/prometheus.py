@@ -235,7 +235,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self) -> None:
         self.sockets: list[socket.socket] = []
-        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=Retry(0, redirect=False))
+        super().__init__(pool_connections=1, pool_maxsize=1, max_retries=Retry(0, read=False, redirect=False))
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make a pool whose connections note their socket here, the newest only: one query at a time."""
