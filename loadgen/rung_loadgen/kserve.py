@@ -26,7 +26,8 @@ _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     # A server that comes back is found within a second.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # This is how long one attempt to connect may take: a busy server needs more than a moment to shake hands.
+    ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
 )
