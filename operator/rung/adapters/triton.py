@@ -6,6 +6,7 @@ time and nothing else. Source of the calls: the KServe v2 protocol and Triton's 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -138,6 +139,7 @@ class TritonClient:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._closed = False
         self._channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
@@ -150,12 +152,21 @@ class TritonClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls under way raise Unreachable."""
+        self._closed = True
         await self._channel.close()
 
     async def _call(self, method: Callable[..., Awaitable[Any]], request: Any, deadline_seconds: float) -> Any:
+        if self._closed:
+            raise Unreachable(f"{self.address}: the connection was closed")
         try:
             return await method(request, timeout=deadline_seconds)
+        except asyncio.CancelledError:
+            # Closing a channel cancels its calls, which must not look as if the caller had been cancelled.
+            task = asyncio.current_task()
+            if self._closed and not (task and task.cancelling()):
+                raise Unreachable(f"{self.address}: the connection was closed") from None
+            raise
         except grpc.aio.AioRpcError as error:
             message = " ".join((error.details() or "no details").split())
             match error.code():
