@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rung_demo.trace import TaskCapacity, demo_traces, traces_from_file, write_trace
+from rung_loadgen.trace import RatesArray, TraceError, read_trace
+
+CAPACITIES = (TaskCapacity("digit", 60, 500), TaskCapacity("parity", 90, 700))
+
+
+def utilization(rates: dict[str, RatesArray], field: str) -> RatesArray:
+    return np.sum([rates[c.task] / getattr(c, field) for c in CAPACITIES], axis=0)
+
+
+def test_it_starts_quiet_climbs_past_the_best_and_stays_below_the_cheapest() -> None:
+    rates = {name: trace.rates_rps for name, trace in demo_traces(CAPACITIES).items()}
+    of_best, of_cheapest = utilization(rates, "best_rps"), utilization(rates, "cheapest_rps")
+
+    assert of_best.size == 300
+    assert 0.25 < of_best[:15].mean() < 0.45
+    assert (of_best > 1).sum() > 60
+    assert 0.4 < of_cheapest.max() <= 0.5501
+    assert of_best[-20:].mean() < 0.5
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_a_different_one() -> None:
+    one, same, other = (demo_traces(CAPACITIES, seed=seed)["digit"].rates_rps for seed in (1, 1, 2))
+
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("seconds", [1, 60, 900])
+def test_it_stretches_to_any_length(seconds: int) -> None:
+    for trace in demo_traces(CAPACITIES, seconds=seconds).values():
+        assert trace.seconds == seconds
+        assert np.isfinite(trace.rates_rps).all()
+        assert (trace.rates_rps > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("capacities", "message"),
+    [
+        ([], "no task"),
+        ([TaskCapacity("a", 0, 10)], "a: its best version sustains 0"),
+        ([TaskCapacity("a", 10, float("nan"))], "above 0"),
+        ([TaskCapacity("a", 10, 5)], "at least as fast"),
+        ([TaskCapacity("a", 10, 20)], "too little more than the best: the peak would ask for 110%"),
+    ],
+)
+def test_capacities_that_make_no_climb_are_refused(capacities: list[TaskCapacity], message: str) -> None:
+    with pytest.raises(TraceError, match=message):
+        demo_traces(capacities)
+
+
+def test_a_file_of_any_size_is_scaled_to_the_machine(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("1000\n2000\n4000\n")
+    traces = traces_from_file(tmp_path / "t.txt", CAPACITIES)
+
+    of_cheapest = sum(traces[c.task].rates_rps / c.cheapest_rps for c in CAPACITIES)
+    assert np.allclose(of_cheapest, [0.1375, 0.275, 0.55])
+    (tmp_path / "late.txt").write_text("0\n0\n5\n")
+    with pytest.raises(TraceError, match="first 2 seconds is 0"):
+        traces_from_file(tmp_path / "late.txt", CAPACITIES, seconds=2)
+
+
+def test_a_written_trace_is_what_the_load_generator_reads(tmp_path: Path) -> None:
+    trace = demo_traces(CAPACITIES)["digit"]
+    write_trace(trace, tmp_path / "digit.txt")
+
+    assert np.allclose(read_trace(tmp_path / "digit.txt").rates_rps, trace.rates_rps, atol=0.005)
