@@ -209,6 +209,8 @@ async def test_a_standby_whose_process_died_is_found_out_and_the_old_version_put
     assert outcome.outcome is Outcome.ROLLED_BACK, outcome.sentence
     assert (outcome.from_version, outcome.answering) == (3, 3)
     assert await served.client.answering_version(TASK, 5, config_text=served.config_text) == 3
+    again = await served.apply(Target(2))
+    assert (again.kind, again.outcome) == (Kind.COLD, Outcome.OK), "its next process works"
 
 
 class CutOff(TritonClient):

@@ -23,8 +23,21 @@ from rung.adapters.triton import (
     TritonError,
     Unreachable,
 )
+from rung.control.swap_plan import MemoryBudget, Room
 from rung.core.plan import Target
 from rung.core.swap_steps import Purpose, Step, plan_steps
+
+__all__ = [
+    "DEFAULT_DEADLINES",
+    "Deadlines",
+    "Kind",
+    "MemoryBudget",
+    "Outcome",
+    "SwapOutcome",
+    "apply",
+    "load_standbys",
+    "ready_versions",
+]
 
 UNLOAD_POLL_SECONDS = 0.05
 
@@ -63,14 +76,6 @@ class Deadlines:
 
 
 DEFAULT_DEADLINES = Deadlines()
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryBudget:
-    """The memory of a server's pod, in bytes, as its agent last measured it."""
-
-    limit_bytes: int
-    used_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,35 +216,6 @@ class _Swap:
             await asyncio.sleep(UNLOAD_POLL_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class _Room:
-    """What is known about memory. Without a budget, or without the version's size, a load is not refused."""
-
-    budget: MemoryBudget | None
-    versions_memory: Mapping[int, int]
-
-    def of(self, versions: frozenset[int]) -> int:
-        return sum(self.versions_memory.get(number, 0) for number in versions)
-
-    def lacks(self, number: int, *, freed: frozenset[int] = frozenset(), added: frozenset[int] = frozenset()) -> str:
-        """Return why this version doesn't fit after these were freed and added; empty when it fits."""
-        needed_bytes = self.versions_memory.get(number)
-        if self.budget is None or needed_bytes is None:
-            return ""
-        used_bytes = max(0, self.budget.used_bytes - self.of(freed) + self.of(added))
-        if used_bytes + needed_bytes <= self.budget.limit_bytes:
-            return ""
-        return (
-            f"{_megabytes(used_bytes)} in use and {_megabytes(needed_bytes)} for version {number} together pass the "
-            f"limit of {_megabytes(self.budget.limit_bytes)}"
-        )
-
-    def require(self, number: int, added: frozenset[int]) -> None:
-        """Raise _Fault when a standby doesn't fit beside those that were added."""
-        if lack := self.lacks(number, added=added):
-            raise _Fault(Outcome.REFUSED_MEMORY, f"standby not loaded: {lack}")
-
-
 async def apply(
     server: TritonClient,
     task: str,
@@ -265,9 +241,11 @@ async def apply(
         if target.active not in before or target.active == max(before):
             before = await swap.loaded()
         kind = _kind(before, target)
-        await _bring_up(swap, before, kind, _Room(memory, versions_memory or {}))
+        await _bring_up(swap, before, kind, Room(memory, versions_memory or {}))
     except _Fault as fault:
-        back = "" if fault.outcome is Outcome.REFUSED_MEMORY else await swap.put_back(before)
+        # A version that was loaded and doesn't answer is not put back: loaded anew, it gets a new process.
+        alive = before - {target.active} if fault.outcome is Outcome.ROLLED_BACK else before
+        back = "" if fault.outcome is Outcome.REFUSED_MEMORY else await swap.put_back(alive)
         return await _gave_up(swap, kind, before, fault.outcome, f"{fault}{back}")
     except TritonError as error:
         return await _gave_up(swap, kind, before, Outcome.UNREACHABLE, str(error))
@@ -300,7 +278,7 @@ async def load_standbys(
     task wait. Raises nothing for what a server does. Cancelling it leaves the server serving.
     """
     swap = _Swap(server, task, target, config_text, deadlines)
-    room = _Room(memory, versions_memory or {})
+    room = Room(memory, versions_memory or {})
     outcomes: list[SwapOutcome] = []
     added: frozenset[int] = frozenset()
     before: frozenset[int] = frozenset()
@@ -314,7 +292,7 @@ async def load_standbys(
             new = step.versions - before
             if new:
                 (number,) = new
-                room.require(number, added)
+                _require(room, number, added)
             await swap.take(step, before)
             if new:
                 await swap.verify(number, by_number=True)
@@ -329,7 +307,7 @@ async def load_standbys(
     return tuple(outcomes)
 
 
-async def _bring_up(swap: _Swap, before: frozenset[int], kind: Kind, room: _Room) -> None:
+async def _bring_up(swap: _Swap, before: frozenset[int], kind: Kind, room: Room) -> None:
     """Take the steps that make the target answer, each checked."""
     active = swap.target.active
     free_first = False
@@ -392,10 +370,11 @@ def _success(kind: Kind, origin: int | None, active: int, seconds: float) -> str
     return f"version {active} answers{instead} after {seconds:.3g} s; it {how}"
 
 
+def _require(room: Room, number: int, added: frozenset[int]) -> None:
+    if lack := room.lacks(number, added=added):
+        raise _Fault(Outcome.REFUSED_MEMORY, f"standby not loaded: {lack}")
+
+
 def _named(versions: frozenset[int]) -> str:
     numbers = ", ".join(str(number) for number in sorted(versions))
     return f"version {numbers}" if len(versions) == 1 else f"versions {numbers}"
-
-
-def _megabytes(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.0f} MB"
