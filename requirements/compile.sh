@@ -22,7 +22,6 @@ compile() {
 compile "$together" pyproject.toml --all-extras requirements/build.in "$@"
 pinned="--generate-hashes -c $together"
 compile requirements/base.txt pyproject.toml $pinned
-compile requirements/load.txt pyproject.toml --extra load $pinned
 compile requirements/porting-image.txt pyproject.toml --extra load --extra porting $pinned
 compile requirements/porting.txt pyproject.toml --extra load --extra porting --extra dev requirements/build.in $pinned
 compile requirements/dev.txt pyproject.toml --extra load --extra demo --extra dev requirements/build.in $pinned

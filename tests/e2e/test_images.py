@@ -225,7 +225,7 @@ PROBE = """
 import importlib.util, os, pathlib
 print(os.getuid(), [name for name in ("torch", "pip", "nni") if importlib.util.find_spec(name)])
 try:
-    pathlib.Path("/opt/rung/written").touch()
+    pathlib.Path("/opt/code/written").touch()
 except OSError as error:
     print(error.strerror)
 """
