@@ -48,6 +48,7 @@ class ApiServer:
     etcd_peer_port: int = field(default_factory=_free_port)
     port: int = field(default_factory=_free_port)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _has_crds: bool = False
 
     def __post_init__(self) -> None:
         self.authority = Authority(self.folder / "pki")
@@ -89,6 +90,8 @@ class ApiServer:
             if "kube-apiserver" not in self._processes:
                 self._spawn("kube-apiserver", self._apiserver_flags())
                 self._wait("kube-apiserver", lambda: self._get(f"{self.url}/readyz"))
+            if self._has_crds:
+                self.wait_until_served()
         except BaseException:
             self.stop()
             raise
@@ -98,6 +101,8 @@ class ApiServer:
         """Apply the generated CRDs and wait until they are served, short names and explain texts included."""
         self.kubectl("apply", "-f", str(CRDS))
         self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(CRDS))
+        self._has_crds = True
+        self.wait_until_served()
         deadline = time.monotonic() + START_SECONDS
         for short_name in ("itask", "mver", "spool"):
             while True:
@@ -110,6 +115,15 @@ class ApiServer:
                     if time.monotonic() > deadline:
                         raise RuntimeError(f"the API server does not serve {short_name}: {error.stderr}") from None
                     time.sleep(0.1)
+
+    def wait_until_served(self) -> None:
+        """Wait until Rung's kinds can be listed: not yet the case when a server is ready or a CRD has just changed."""
+        deadline = time.monotonic() + START_SECONDS
+        for plural in ("inferencetasks", "modelversions", "servingpools"):
+            while (got := self.send("GET", f"/apis/rung.dev/v1alpha1/{plural}?limit=1"))[0] != 200:
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"the API server does not serve {plural}: {got[1]}")
+                time.sleep(0.05)
 
     def kill(self) -> None:
         """Kill the API server; etcd and the objects stay. `start` brings it back."""
@@ -163,7 +177,11 @@ class ApiServer:
             with urllib.request.urlopen(request, timeout=30, context=context) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
+            text = error.read().decode(errors="replace")
+            try:
+                return error.code, json.loads(text)
+            except ValueError:  # "404 page not found", before a kind is served
+                return error.code, {"message": text}
 
     def make_namespace(self, prefix: str = "test") -> str:
         """Create a namespace nobody else uses and return its name."""
