@@ -23,6 +23,7 @@ import click
 import numpy as np
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+
 from rung.adapters.agent import AgentClient, AgentError
 from rung.adapters.repository_errors import RepositoryError
 from rung.adapters.triton import State, TritonClient, TritonError, parse_config
@@ -32,13 +33,12 @@ from rung.core.repository_layout import profile_key
 from rung_loadgen.kserve import Channel, ServerError
 from rung_loadgen.payloads import random_requests, requests_from_file
 from rung_loadgen.units import duration_option
-
 from rung_porting.profile_repository import Repository, open_repository
 from rung_porting.profile_search import QUICK, THOROUGH, Effort, Measured, ProfileError, VersionMeasurement
 
 CPU_METRIC = "rung_agent_triton_cpu_seconds"
-AGENT_PERIOD_SECONDS = 1.1
-"""The agent reads the CPU once a second: after this long without load its counter has everything."""
+MEMORY_SETTLES_SECONDS = 3.5
+"""The agent reads memory every two seconds or so: after this long its number is of now."""
 
 
 class AgentGauge:
@@ -49,24 +49,33 @@ class AgentGauge:
         if address.scheme != "http" or not address.netloc:
             raise ValueError(f"{url!r} is no address of an agent; write http://HOST:8090")
         self.agent = AgentClient(address.netloc, deadline_seconds=5)
+        self._memory_of_nothing: int | None = None
         self._metrics_url = f"http://{address.netloc}/metrics"
 
     async def cpu_seconds(self) -> float:
-        """Return the CPU seconds that the server used so far, once the counter has caught up."""
-        await asyncio.sleep(AGENT_PERIOD_SECONDS)
+        """Return the CPU seconds that the server used so far: the agent looks while it is asked."""
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
             session.get(self._metrics_url) as answer,
         ):
             answer.raise_for_status()
             for family in text_string_to_metric_families(await answer.text()):
-                if family.name == CPU_METRIC:
+                if family.name == CPU_METRIC and family.samples:
                     return sum(sample.value for sample in family.samples if sample.name == f"{CPU_METRIC}_total")
-        raise ProfileError(f"{self._metrics_url} has no {CPU_METRIC}_total; is that the agent's port?")
+        raise ProfileError(
+            f"{self._metrics_url} has no {CPU_METRIC}_total; is it an agent that sees Triton's processes?"
+        )
 
     async def memory_bytes(self) -> int:
-        """Return the memory that the server's container uses now."""
+        """Return the memory that the server's processes use, a few seconds ago."""
         return (await self.agent.inventory()).memory.used_bytes
+
+    async def memory_of_nothing_bytes(self) -> int:
+        """Return the memory of the server before its first version was measured; called while none is loaded."""
+        if self._memory_of_nothing is None:
+            await asyncio.sleep(MEMORY_SETTLES_SECONDS)
+            self._memory_of_nothing = await self.memory_bytes()
+        return self._memory_of_nothing
 
     async def wait_for_files(self, task: str, number: int, deadline_seconds: float) -> None:
         """Ask the agent for a version's files and wait until they are there. Raises ProfileError."""
@@ -140,7 +149,7 @@ async def _load_and_measure(
 ) -> tuple[Measured, Profile]:
     task, number = which
     deadline = conditions.load_deadline_seconds
-    memory_before = await gauge.memory_bytes() if gauge is not None else 0
+    memory_before = await gauge.memory_of_nothing_bytes() if gauge is not None else 0
     load_started = time.monotonic()
     await server.load(task, frozenset({number}), config_text, deadline)
     answered = await server.answering_version(task, deadline, config_text=config_text)
@@ -208,7 +217,6 @@ def _profile(
             p99=Duration.from_seconds(measured.latency_p99_seconds),
         ),
         cpu_seconds_per_inference=round(cpu_seconds, 7) if cpu_seconds else None,
-        # Memory that another version left behind in the server's allocator can hide a small one's own.
         memory_bytes=memory_bytes if memory_bytes is not None and memory_bytes > 0 else None,
         load_time=Duration.from_seconds(round(load_seconds, 3)),
         # Requests carry one inference each; the server may gather them.

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
+
 from rung_loadgen.arrivals import steady_arrivals
 from rung_loadgen.closedloop import Saturation, saturate
 from rung_loadgen.kserve import Channel, ServerError

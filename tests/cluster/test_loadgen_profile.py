@@ -15,10 +15,13 @@ from rung.core.repository_layout import parse_key
 from rung_loadgen.closedloop import saturate
 from rung_loadgen.kserve import Channel
 from rung_loadgen.payloads import random_requests
-from rung_porting.profile import Bench, Conditions, profile_tasks, profile_version
+from rung_porting.profile import AgentGauge, Bench, Conditions, profile_tasks, profile_version
 from rung_porting.profile_repository import FolderRepository, open_repository
 from rung_porting.profile_search import Effort, ProfileError
-from servers.models import write_task
+from servers.agents import agent_settings, running_agent
+from servers.models import config_text as config
+from servers.models import version_model, write_task
+from servers.s3 import running_s3
 from servers.triton import TritonServer
 
 pytestmark = pytest.mark.cluster
@@ -94,6 +97,41 @@ async def test_no_number_for_a_version_that_never_keeps_the_service_level(
         await profile_version(
             Bench(triton.address), TASK, 2, config_text, Conditions("c", slo_seconds=0.0005, effort=SHORT)
         )
+
+
+async def test_with_an_agent_files_come_from_s3_and_the_profile_holds_cpu_and_memory_and_goes_there(
+    triton: TritonServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_s3(tmp_path / "s3") as s3:
+        for name, value in s3.environment.items():
+            monkeypatch.setenv(name, value)
+        await s3.publish(TASK, 5, version_model(5, layers=40, width=384), config=config(TASK))
+        settings = agent_settings(s3, triton.repository, triton_process="tritonserver")
+        async with running_agent(settings) as agent:
+            gauge = AgentGauge(f"http://{agent.address}")
+            problems = await profile_tasks(
+                Bench(triton.address, gauge), open_repository(s3.uri, s3.endpoint), [TASK], CONDITIONS
+            )
+            await gauge.agent.close()
+
+        assert problems == []
+        [document] = (await s3.repository().read_version(TASK, 5)).spec["profiles"]
+    profile = Profile.model_validate(document)
+    assert profile.cpu_seconds_per_inference is not None
+    # One inference at a time on one thread: its CPU is in the order of what the throughput leaves for it.
+    assert 0.05 < profile.cpu_seconds_per_inference * profile.max_throughput < 5
+    assert profile.memory_bytes is not None
+    assert 10_000_000 < profile.memory_bytes < 2_000_000_000
+
+
+async def test_an_agent_that_is_none_is_named(triton: TritonServer, config_text: str) -> None:
+    gauge = AgentGauge("127.0.0.1:9")
+    with pytest.raises(ProfileError, match=f"{TASK} version 1: .*127.0.0.1:9"):
+        await profile_version(Bench(triton.address, gauge), TASK, 1, config_text, CONDITIONS)
+    await gauge.agent.close()
+    for address in ("https://x", "ftp://x", "http://"):
+        with pytest.raises(ValueError, match="no address of an agent"):
+            AgentGauge(address)
 
 
 async def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
