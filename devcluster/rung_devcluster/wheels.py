@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import platform
-import sys
 from pathlib import Path
 
 from rung_devcluster.cache import cache_folder, key_of, making
 from rung_devcluster.commands import run
+from rung_devcluster.pip import own_pip
 from rung_devcluster.progress import Progress
 
 PYTHON_VERSION = "3.11"
@@ -15,7 +15,6 @@ PYTHON_VERSION = "3.11"
 NEWEST_GLIBC_MINOR = 36
 """Debian bookworm's glibc is 2.36."""
 DOWNLOAD_DEADLINE_SECONDS = 1200.0
-PIP_DEADLINE_SECONDS = 120.0
 
 
 def ensure_wheels(requirements: Path, progress: Progress) -> Path:
@@ -34,7 +33,7 @@ def ensure_wheels(requirements: Path, progress: Progress) -> Path:
     with making(folder) as temporary:
         run(
             [
-                *_pip(),
+                *own_pip(),
                 "download",
                 "--quiet",
                 "--no-deps",
@@ -53,21 +52,3 @@ def ensure_wheels(requirements: Path, progress: Progress) -> Path:
             deadline_seconds=DOWNLOAD_DEADLINE_SECONDS,
         )
     return folder
-
-
-def _pip() -> list[str | Path]:
-    """Return a pip of our own: the environment that runs this may have none (uv makes such)."""
-    folder = cache_folder() / "pip" / f"python{sys.version_info.major}.{sys.version_info.minor}"
-    if not folder.exists():
-        with making(folder) as temporary:
-            run(
-                [sys.executable, "-m", "venv", "--without-pip", temporary],
-                what="images: pip",
-                deadline_seconds=PIP_DEADLINE_SECONDS,
-            )
-            run(
-                [temporary / "bin" / "python", "-m", "ensurepip"],
-                what="images: pip",
-                deadline_seconds=PIP_DEADLINE_SECONDS,
-            )
-    return [folder / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]

