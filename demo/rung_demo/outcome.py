@@ -20,7 +20,7 @@ class Outcome:
     normalized_accuracy: float | None
     """Mean over all answers of the accuracy of the version that gave it, divided by the task's best."""
     utilization: float | None
-    """Mean over time of the busiest server."""
+    """Mean of the busiest server over the seconds under load."""
     latency_p99_milliseconds: Mapping[str, float | None]
     """By task, over the whole run."""
     steps_down: int
@@ -101,7 +101,7 @@ def outcome_of(run: Run) -> Outcome:
 
 
 def count_steps(run: Run) -> tuple[int, int]:
-    """Return how often a task came to be answered by a less and by a more accurate version."""
+    """Return how often, under load, a task came to be answered by a less and by a more accurate version."""
     last: dict[str, float] = {}
     down = up = 0
     for line in run.pool:
@@ -109,7 +109,8 @@ def count_steps(run: Run) -> tuple[int, int]:
             if task.accuracy is None:
                 continue
             before = last.get(task.task, task.accuracy)
-            down, up = down + (task.accuracy < before), up + (task.accuracy > before)
+            if run.start_seconds <= line.time_seconds <= run.end_seconds:
+                down, up = down + (task.accuracy < before), up + (task.accuracy > before)
             last[task.task] = task.accuracy
     return down, up
 
@@ -139,6 +140,7 @@ def _mean_utilization(run: Run) -> float | None:
     busiest = [
         max(seen)
         for line in run.pool
-        if (seen := [server.utilization for server in line.servers if server.utilization is not None])
+        if run.start_seconds <= line.time_seconds <= run.end_seconds
+        and (seen := [server.utilization for server in line.servers if server.utilization is not None])
     ]
     return sum(busiest) / len(busiest) if busiest else None

@@ -142,6 +142,11 @@ class Run:
             return first.time_seconds - first.elapsed_seconds
         return self.header.time_seconds
 
+    @property
+    def end_seconds(self) -> float:
+        """When the last line about the load was written, in seconds since the epoch; infinity without load."""
+        return max((line.time_seconds for line in self.load), default=float("inf"))
+
 
 def to_json(line: Line) -> str:
     """Return one line of JSON without its line end. Raises ValueError for numbers that JSON lacks (NaN)."""

@@ -20,6 +20,7 @@ from rung_demo.record import (
     TaskHeader,
     TaskLine,
     read_run,
+    to_json,
 )
 from rung_loadgen.lines import LoadLine, LoadSummary, TaskSummary
 
@@ -50,9 +51,9 @@ def lines() -> list[Line]:
         load(1),
         load(2, completed=6, late=2, failed={"UNAVAILABLE": 4}, versions={"100": 6}),
         DecisionLine(START + 2, "digit", "StepDown", "CPU <high> & rising: digit steps down.", 100, 90, "s"),
-        pool(3, 90, 0.9),
+        pool(2, 90, 0.9),
         load(3, versions={"90": 10}),
-        pool(4, 100, 0.4),
+        pool(3, 100, 0.4),
         SwapsLine(START + 4, {"warm": 1, "cold": 1}, {"cold": 2}),
     ]
 
@@ -130,6 +131,19 @@ def test_the_outcome_counts_what_the_lines_say(tmp_path: Path) -> None:
     assert (outcome.swaps, outcome.swaps_failed) == ({"warm": 1, "cold": 1}, 2)
     assert outcome.shortcomings() == ["4 of 30 requests failed"]
     assert "30 requests, 4 failed, 6.67% late" in outcome.sentence()
+
+
+def test_what_happened_before_and_after_the_load_does_not_count(tmp_path: Path) -> None:
+    path = write(tmp_path / "run.jsonl", summary(), pool(9, 90, 0.0))
+    text = path.read_text().splitlines()
+    # A swap before the first request: what the demo does when it changes the policy between two runs.
+    text[1:1] = [to_json(pool(-3, 90, 0.0)), to_json(pool(-2, 100, 0.0))]
+    path.write_text("\n".join(text) + "\n")
+
+    outcome = outcome_of(read_run(path))
+
+    assert (outcome.steps_down, outcome.steps_up) == (1, 1)
+    assert outcome.utilization == pytest.approx((0.5 + 0.9 + 0.4) / 3)
 
 
 def test_without_a_summary_the_seconds_are_added_up_and_the_run_is_not_complete(tmp_path: Path) -> None:
