@@ -1,0 +1,173 @@
+"""`rung-port publish`, `register` and `show` against a real S3 server and a real API server."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from rung_porting.cli import main
+from rung_porting.folder import TensorShapes, config_text, write_config, write_version
+from servers.apiserver import ApiServer
+from servers.s3 import S3Server, running_s3
+
+pytestmark = pytest.mark.cluster
+SHAPES = TensorShapes("image", (1, 8, 8), "logits", (10,))
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with running_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three versions, the middle one beaten."""
+    for number, accuracy, flops in ((1_090_000, 0.90, 10), (1_092_000, 0.92, 90), (1_095_000, 0.95, 80)):
+        write(tmp_path, number, f"network {number}".encode(), accuracy, flops)
+    return tmp_path / "models"
+
+
+def write(tmp_path: Path, number: int, content: bytes, accuracy: float, flops: int, folder: str = "models") -> None:
+    (tmp_path / "source.onnx").write_bytes(content)
+    write_config(tmp_path / folder, "digits", config_text("digits", SHAPES))
+    spec = {
+        "taskRef": {"name": "digits"},
+        "version": number,
+        "artifact": {"uri": "model.onnx", "sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
+        "accuracy": {"metric": "accuracy", "value": accuracy, "samples": 700, "dataset": "test"},
+        "lineage": {"method": "base", "flops": flops},
+    }
+    write_version(tmp_path / folder, "digits", number, tmp_path / "source.onnx", spec)
+
+
+def command(s3: S3Server, *arguments: object) -> Result:
+    texts = [*map(str, arguments), "--endpoint", s3.endpoint]
+    return CliRunner(env=s3.environment).invoke(main, texts)
+
+
+def uri(request: pytest.FixtureRequest) -> str:
+    return f"s3://models/{request.node.name.replace('[', '-').replace(']', '')}"
+
+
+def stored(s3: S3Server, where: str) -> dict[str, bytes]:
+    root = s3.folder / "objects" / where.removeprefix("s3://")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_publish_twice(s3: S3Server, folder: Path, request: pytest.FixtureRequest) -> None:
+    where = uri(request)
+    first = command(s3, "publish", folder, where)
+    assert first.exit_code == 0, first.output
+    assert "2 published, 0 there already, 1 left out, 0 refused" in first.output
+    assert "digits-1092000: left out, digits-1095000 is at least as accurate and cheaper" in first.output
+    objects = stored(s3, where)
+    assert sorted(objects) == [
+        "digits/1090000/model.onnx",
+        "digits/1090000/version.yaml",
+        "digits/1095000/model.onnx",
+        "digits/1095000/version.yaml",
+        "digits/config.pbtxt",
+    ]
+    document = yaml.safe_load(objects["digits/1095000/version.yaml"])
+    assert document["artifact"]["uri"] == f"{where}/digits/1095000/model.onnx"
+    assert document["artifact"]["sha256"] == hashlib.sha256(objects["digits/1095000/model.onnx"]).hexdigest()
+
+    second = command(s3, "publish", folder, where)
+    assert "0 published, 2 there already" in second.output
+    assert stored(s3, where) == objects
+    third = command(s3, "publish", folder, where, "--all")
+    assert "1 published, 2 there already, 0 left out" in third.output
+
+
+def test_other_content_under_a_published_number_is_never_overwritten(
+    s3: S3Server, folder: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    where = uri(request)
+    assert command(s3, "publish", folder, where).exit_code == 0
+    before = stored(s3, where)
+    write(tmp_path, 1_090_000, b"retrained network", 0.90, 10, folder="retrained")
+    write(tmp_path, 1_097_000, b"better network", 0.97, 100, folder="retrained")
+    outcome = command(s3, "publish", tmp_path / "retrained", where)
+    assert outcome.exit_code == 1
+    assert "digits-1090000" in outcome.output
+    assert "raise the generation" in outcome.output
+    assert "digits-1097000: published" in outcome.output
+    after = stored(s3, where)
+    assert {key: after[key] for key in before} == before
+
+
+def test_a_damaged_file_is_never_published(s3: S3Server, folder: Path, request: pytest.FixtureRequest) -> None:
+    where = uri(request)
+    (folder / "digits" / "1095000" / "model.onnx").write_bytes(b"network 1095OOO")
+    outcome = command(s3, "publish", folder, where)
+    assert outcome.exit_code == 1
+    assert "1095000/model.onnx has another SHA-256" in outcome.output
+    assert not [key for key in stored(s3, where) if "1095000" in key]
+    assert [key for key in stored(s3, where) if "1090000" in key]
+
+
+def test_register_creates_updates_and_names_what_is_broken(
+    s3: S3Server, api_server: ApiServer, namespace: str, folder: Path, request: pytest.FixtureRequest
+) -> None:
+    where = uri(request)
+    assert command(s3, "publish", folder, where).exit_code == 0
+    cluster = ("--namespace", namespace, "--kubeconfig", api_server.kubeconfig)
+    first = command(s3, "register", where, *cluster)
+    assert first.exit_code == 0, first.output
+    assert "2 created, 0 updated, 0 unchanged, 0 refused" in first.output
+    assert "0 created, 0 updated, 2 unchanged" in command(s3, "register", where, *cluster).output
+
+    root = s3.folder / "objects" / where.removeprefix("s3://") / "digits"
+    profiles = root / "1095000" / "profiles"
+    profiles.mkdir()
+    for day, rate in ((1, 50.0), (2, 70.0)):
+        text = yaml.safe_dump({"hardwareClass": "n100", "sloLatency": "400ms", "maxThroughput": rate})
+        (profiles / f"n100-2026010{day}T000000Z.yaml").write_text(text)
+    (root / "1090000" / "version.yaml").write_text("version: [")
+    outcome = command(s3, "register", where, *cluster)
+    assert outcome.exit_code == 1
+    assert "digits/1090000/version.yaml" in outcome.output
+    assert "0 created, 1 updated, 0 unchanged, 1 refused" in outcome.output
+
+    listed = json.loads(
+        subprocess.run(
+            [
+                api_server.tools["kubectl"],
+                f"--kubeconfig={api_server.kubeconfig}",
+                f"--namespace={namespace}",
+                "get",
+                "mver",
+                "--selector=rung.dev/task=digits",
+                "--output=json",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=60,
+        ).stdout
+    )
+    found = {each["metadata"]["name"]: each["spec"] for each in listed["items"]}
+    assert sorted(found) == ["digits-1090000", "digits-1095000"]
+    (profile,) = found["digits-1095000"]["profiles"]
+    assert profile["maxThroughput"] == 70.0, "the newest profile of the class counts"
+    assert found["digits-1095000"]["artifact"]["uri"] == f"{where}/digits/1095000/model.onnx"
+
+    shown = command(s3, "show", where)
+    assert shown.exit_code == 1
+    assert "1095000" in shown.output
+    assert "digits/1090000/version.yaml" in shown.output
+
+
+def test_no_s3_server_is_one_clear_line(folder: Path, s3: S3Server) -> None:
+    nowhere = S3Server(s3.folder)  # its port is free
+    outcome = command(nowhere, "publish", folder, "s3://models/nowhere")
+    assert outcome.exit_code == 1
+    assert "Traceback" not in outcome.output
+    assert "s3://models/nowhere" in outcome.output

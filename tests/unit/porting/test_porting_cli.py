@@ -1,0 +1,41 @@
+"""The command line where torch is not installed, and what it says to wrong input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rung_porting.cli import main
+
+
+def test_no_command_but_run_needs_torch() -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'nni', 'lightning', 'sklearn', 'onnx', 'onnxruntime'): sys.modules[name] = None\n"
+        "import rung_porting.cli, rung_porting.publish, rung_porting.register, rung_porting.show\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "nowhere"], "nowhere is not a folder"),
+        (["show", "ftp://bucket"], "is not a model repository"),
+        (["publish", "nowhere", "s3://bucket/prefix"], "nowhere is not a folder"),
+        (["publish", ".", "s3://models", "--endpoint", "ftp://x"], "is not an S3 endpoint"),
+        (["register", "s3://bucket", "--kubeconfig", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_wrong_input_gets_one_clear_line(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = CliRunner().invoke(main, arguments)
+    assert outcome.exit_code == 1
+    assert sentence in outcome.output
+    assert "Traceback" not in outcome.output
