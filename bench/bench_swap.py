@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import bisect
 import json
 import math
 import multiprocessing
@@ -38,8 +39,6 @@ WIDTH = 512
 SETTLE_SECONDS = 0.4
 QUIET_SECONDS = 10.0
 SHARE_OF_A_CORE = 0.6
-SLACK_SECONDS = 0.2
-"""A request that was due this long before a swap may reach the server after it."""
 
 
 @dataclass(frozen=True)
@@ -171,24 +170,30 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def foreign_answers(answers: list[Answer], swaps: list[Swap]) -> int:
-    """Count answers by a version that was neither the old nor the new one when the request was due."""
+    """Count answers by a version that was not the server's choice at any moment between sending and answer.
+
+    That is: neither the old nor the new one where one swap fell into that time, and not the active one where none did.
+    """
+    returned = [swap.returned for swap in swaps]
     count = 0
-    position = 0
-    for answer in sorted((a for a in answers if not a.error), key=lambda a: a.due):
-        while position < len(swaps) and answer.due > swaps[position].returned:
-            position += 1
-        allowed = {swaps[position - 1].to_version if position else max(LADDER)}
-        if position < len(swaps) and answer.due >= swaps[position].decided - SLACK_SECONDS:
-            allowed.add(swaps[position].to_version)
+    for answer in answers:
+        if answer.error:
+            continue
+        first = bisect.bisect_left(returned, answer.sent)  # the first swap that wasn't over when it was sent
+        allowed = {swaps[first - 1].to_version if first else max(LADDER)}
+        for swap in swaps[first:]:
+            if swap.decided > answer.done:
+                break
+            allowed.add(swap.to_version)
         count += answer.said not in allowed or answer.said != answer.number
     return count
 
 
 def seen_by_requests(answers: list[Answer], swap: Swap) -> tuple[float, float] | None:
     """Seconds from the decision to the first answer of the new version, and to the last request the old one took."""
-    window = [a for a in answers if swap.decided - SLACK_SECONDS <= a.due <= swap.settled + SETTLE_SECONDS]
-    new = [a.done for a in window if a.said == swap.to_version and a.due >= swap.decided]
-    old = [a.due for a in window if a.said == swap.from_version]
+    window = [a for a in answers if swap.decided <= a.sent <= swap.settled + SETTLE_SECONDS]
+    new = [a.done for a in window if a.said == swap.to_version]
+    old = [a.sent for a in window if a.said == swap.from_version]
     if not new:
         return None
     return min(new) - swap.decided, max(0.0, max(old, default=swap.decided) - swap.decided)
@@ -281,7 +286,7 @@ async def run(folder: Path, swaps: int, progress: bool) -> dict[str, object]:
 def main() -> int:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--swaps", type=int, default=200, help="how many swaps, about (200: five minutes)")
+    parser.add_argument("--swaps", type=int, default=200, help="how many swaps, about (200 take about eight minutes)")
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     arguments = parser.parse_args()
     if arguments.swaps < 1:

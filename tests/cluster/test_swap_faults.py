@@ -194,8 +194,12 @@ async def test_a_process_that_dies_while_it_loads_its_version_costs_bounded_time
         swap = asyncio.create_task(served.apply(Target(3), deadlines=SHORT))
         os.kill(await _pid_of_loading(served, 3), signal.SIGKILL)
         outcome = await asyncio.wait_for(swap, SHORT.load + SHORT.change + 4 * SHORT.query + 1)
-        assert outcome.outcome in {Outcome.TIMED_OUT, Outcome.LOAD_FAILED}
+        assert outcome.outcome is Outcome.TIMED_OUT
+        assert outcome.blames_version
         assert outcome.answering == 2
+        after = await asyncio.wait_for(served.apply(Target(4), deadlines=SHORT), SHORT.load + 10)
+        assert after.outcome is Outcome.TIMED_OUT
+        assert "behind a load of version 3 that does not end" in after.sentence
         await load.wait_for(2, after=time.monotonic())
     assert_clean(load, {2})
 

@@ -101,8 +101,10 @@ class SwapOutcome:
 
     @property
     def blames_version(self) -> bool:
-        """Whether the version is to be marked as broken on this server."""
-        return self.outcome in {Outcome.LOAD_FAILED, Outcome.TIMED_OUT, Outcome.ROLLED_BACK}
+        """Whether the version is to be marked as broken on this server; not for a drop that had to wait too long."""
+        if self.outcome is Outcome.TIMED_OUT:
+            return self.kind is Kind.COLD
+        return self.outcome in {Outcome.LOAD_FAILED, Outcome.ROLLED_BACK}
 
 
 def ready_versions(index: tuple[IndexEntry, ...], model: str) -> frozenset[int]:
@@ -153,8 +155,12 @@ class _Swap:
             what = f"load {_named(adds)}" if adds else f"drop all but {_named(step.versions)}"
             raise _Fault(Outcome.LOAD_FAILED, f"the server refused to {what}: {error}") from error
         except DeadlineExceeded as error:
-            await self.index()  # raises Unreachable when it is the server that hangs, and not the load
-            sentence = f"loading {_named(adds or step.versions)} took longer than {deadline_seconds:g} s"
+            index = await self.index()  # raises Unreachable when it is the server that hangs, and not the load
+            what = f"loading {_named(adds)}" if adds else f"dropping all but {_named(step.versions)}"
+            sentence = f"{what} took longer than {deadline_seconds:g} s"
+            loading = {entry.number for entry in index if entry.model == self.task and entry.state is State.LOADING}
+            if others := frozenset(loading - adds):
+                sentence += f", behind a load of {_named(others)} that does not end"
             raise _Fault(Outcome.TIMED_OUT, sentence) from error
         if max(step.versions) == self.target.active:
             self.switched_seconds = self.switched_seconds or self.seconds()

@@ -22,12 +22,13 @@ REQUEST_DEADLINE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request: when it was due and when it was answered (monotonic seconds), by which version or with which error.
+    """One request: when it was due, sent and answered (monotonic seconds), by which version or with which error.
 
     `said` is the version that the answer itself holds, `number` the one that the server names beside it.
     """
 
     due: float
+    sent: float
     done: float
     number: int | None
     said: int | None
@@ -63,7 +64,8 @@ class OpenLoop:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 self.sent += 1
                 if len(self._tasks) >= MAX_IN_FLIGHT:
-                    self.answers.append(Answer(due, time.monotonic(), None, None, "too many in flight"))
+                    now = time.monotonic()
+                    self.answers.append(Answer(due, now, now, None, None, "too many in flight"))
                     continue
                 task = asyncio.create_task(self._ask(stub, request, due))
                 self._tasks.add(task)
@@ -71,13 +73,16 @@ class OpenLoop:
             await asyncio.gather(*self._tasks)
 
     async def _ask(self, stub: Any, request: Any, due: float) -> None:
+        sent = time.monotonic()
         try:
             answer = await stub.ModelInfer(request, timeout=REQUEST_DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
-            self.answers.append(Answer(due, time.monotonic(), None, None, f"{error.code().name}: {error.details()}"))
+            self.answers.append(
+                Answer(due, sent, time.monotonic(), None, None, f"{error.code().name}: {error.details()}")
+            )
             return
         said = int(np.frombuffer(answer.raw_output_contents[0], np.int64)[0])
-        self.answers.append(Answer(due, time.monotonic(), int(answer.model_version), said))
+        self.answers.append(Answer(due, sent, time.monotonic(), int(answer.model_version), said))
 
     @property
     def failed(self) -> list[Answer]:

@@ -90,8 +90,7 @@ class TritonServer:
             "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
             "PATH": f"{ENVIRONMENT / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(packages),
-            # Each version is a process: one allocator arena and one thread each keeps a standby small.
-            "MALLOC_ARENA_MAX": "1",
+            # Each version is a process: numpy's threads would only cost it memory.
             "OPENBLAS_NUM_THREADS": "1",
         }
         command = [
