@@ -199,7 +199,8 @@ class CatalogueReader:
         catalogue = self._catalogue
         for key, version in [*catalogue.versions.items()]:
             version.listed = version_key(*key) in listing.objects
-            if not version.listed and not version.installed:
+            # One that is being downloaded is still in the mirror's hands: the next listing finds it.
+            if not version.listed and not version.installed and version.state is not VersionState.DOWNLOADING:
                 del catalogue.versions[key]
             elif not version.listed and version.state is VersionState.AVAILABLE:
                 version.message = "no longer in the repository; kept until its room is needed"
@@ -241,6 +242,8 @@ class CatalogueReader:
     async def _refresh_version(self, key: VersionKey, listing: Listing) -> None:
         version = self._catalogue.versions.setdefault(key, Version())
         version.listed = True
+        if version.state is VersionState.DOWNLOADING:
+            return  # what it has to be must not change under the mirror's hands
         model = listing.objects.get(model_key(*key))
         fingerprint = f"{listing.objects[version_key(*key)].fingerprint} {model.fingerprint if model else None}"
         if fingerprint != version.fingerprint:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -78,6 +79,8 @@ class Agent:
         Raises:
             OSError: the models' folder can't be written, or the address can't be listened on.
         """
+        # Files are read and written by one thread, /proc by the other; more would only cost memory.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2, thread_name_prefix="agent"))
         await asyncio.to_thread(self._folder.prepare)
         self._catalogue.add_installed(
             await asyncio.to_thread(self._folder.installed), await asyncio.to_thread(self._folder.configs)

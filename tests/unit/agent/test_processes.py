@@ -245,6 +245,28 @@ for pid in children:
     assert 2 * size_bytes <= used_bytes < 2.9 * size_bytes, "four processes share both, so resident sizes say over six"
 
 
+def test_where_the_kernel_refuses_shares_it_takes_resident_memory(tmp_path: Path) -> None:
+    for pid, name in ((1, "pause"), (7, "tritonserver"), (8, "stub")):
+        (tmp_path / str(pid)).mkdir()
+        parent = 7 if pid == 8 else 0
+        (tmp_path / f"{pid}/stat").write_text(f"{pid} ({name}) S {parent} " + "0 " * 20)
+        (tmp_path / f"{pid}/status").write_text("VmRSS:\t900 kB\nRssAnon:\t100 kB\nRssFile:\t700 kB\nRssShmem:\t1 kB\n")
+    processes = TritonProcesses(proc=tmp_path)
+    assert processes.look().processes == 2
+    assert processes.memory_bytes() == 2 * 101 * 1024
+
+
+def test_what_else_lives_in_tritons_container_is_counted_and_other_containers_are_not(tmp_path: Path) -> None:
+    for pid, name, cgroup in ((1, "pause", "a"), (7, "tritonserver", "b"), (9, "lost", "b"), (20, "agent", "c")):
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / f"{pid}/stat").write_text(f"{pid} ({name}) S 1 " + "0 " * 9 + "50 50 0 0 " + "0 " * 9)
+        (tmp_path / f"{pid}/cgroup").write_text(f"0::/../{cgroup}\n")
+    (tmp_path / "self").symlink_to(tmp_path / "20")
+    usage = TritonProcesses(proc=tmp_path).look()
+    assert usage.processes == 2
+    assert usage.cpu_seconds == 200 / TICKS_PER_SECOND
+
+
 @pytest.mark.parametrize("text", ["", "1 (x", "x (y) S 1", "1 (y) " + "S " * 30])
 def test_a_stat_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - int() has its own words
