@@ -51,6 +51,25 @@ async def test_the_life_of_a_model_through_the_adapter(triton: TritonServer) -> 
             await client.answering_version(MODEL, 5, config_text=text)
 
 
+async def test_the_server_stays_ready_while_a_version_loads_and_unloads(triton: TritonServer) -> None:
+    text = write_task(triton.repository, MODEL, {1: 1, 2: 1})
+    async with TritonClient(triton.address) as client:
+        await client.load(MODEL, frozenset({2}), text, 30)
+        loading = asyncio.create_task(client.load(MODEL, frozenset({1, 2}), text, 30))
+        seen = set()
+        while not loading.done():
+            assert await client.ready()
+            seen |= {entry.state for entry in await client.index()}
+        await loading
+        await client.load(MODEL, frozenset({1}), text, 30)
+        deadline = time.monotonic() + 20
+        while IndexEntry(MODEL, 2, State.UNAVAILABLE, "unloaded") not in (index := await client.index()):
+            assert await client.ready()
+            assert time.monotonic() < deadline, index
+            seen |= {entry.state for entry in index}
+        assert seen >= {State.READY, State.LOADING, State.UNLOADING}
+
+
 async def test_what_the_server_refuses_comes_with_its_words(triton: TritonServer) -> None:
     text = write_task(triton.repository, MODEL, {1: 1})
     async with TritonClient(triton.address) as client:
