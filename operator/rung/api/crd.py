@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -46,6 +47,7 @@ def custom_resource_definition(model: type[Resource]) -> dict[str, Any]:
     }
 
 
+@cache
 def crd_files() -> Mapping[str, str]:
     """Return the text of every CRD by file name; the same for the same models."""
     files = {}

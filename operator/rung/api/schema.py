@@ -74,7 +74,7 @@ class _Converter:
         if "anyOf" in schema:
             return self._nullable(schema, path, inside)
         kind = schema.get("type")
-        if kind not in _TYPES:
+        if not isinstance(kind, str) or kind not in _TYPES:
             raise NotExpressible(path, f"needs one type of {', '.join(sorted(_TYPES))}, not {kind!r}")
         result: Schema = {}
         for keyword in schema:

@@ -149,7 +149,7 @@ class ApiServer:
         """
         if isinstance(manifest, list):
             manifest = {"apiVersion": "v1", "kind": "List", "items": manifest}
-        command = [self.tools["kubectl"], f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments]
+        command = [str(self.tools["kubectl"]), f"--kubeconfig={kubeconfig or self.kubeconfig}", *arguments]
         done = subprocess.run(
             command,
             input=json.dumps(manifest) if manifest is not None else None,

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from rung.api import (
@@ -25,6 +25,7 @@ from rung.api import (
     parse_version,
 )
 
+BUSY = settings(deadline=None, max_examples=60)  # the machine has other work
 TASK: dict[str, Any] = {
     "metadata": {"name": "digits", "namespace": "edge", "uid": "u1", "generation": 3, "labels": {"a": "b"}},
     "spec": {"poolRef": {"name": "p"}, "slo": {"latency": "400ms"}},
@@ -183,6 +184,7 @@ _FIELDS = st.sampled_from(
 )
 
 
+@BUSY
 @given(st.sampled_from(["task", "version", "pool"]), st.dictionaries(_FIELDS, _JSON, max_size=3), _JSON)
 def test_whatever_comes_is_an_object_or_an_invalid_object(kind: str, spec: dict[str, Any], status: Any) -> None:
     read, base = {"task": (parse_task, TASK), "version": (parse_version, VERSION), "pool": (parse_pool, POOL)}[kind]

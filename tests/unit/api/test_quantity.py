@@ -5,13 +5,14 @@ import re
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from rung.api import Cpu, Duration, Memory
 from rung.api.quantity import PositiveDuration
 
+BUSY = settings(deadline=None, max_examples=60)  # the machine has other work
 UNITS = {"us": "0.000001", "ms": "0.001", "s": "1", "m": "60", "h": "3600"}
 
 
@@ -69,6 +70,7 @@ def test_numbers_are_asked_to_be_written_in_quotes(value: object) -> None:
         Holder.model_validate({"duration": value})
 
 
+@BUSY
 @given(
     st.lists(
         st.tuples(st.integers(0, 999), st.integers(0, 999), st.sampled_from(sorted(UNITS))), min_size=1, max_size=3
@@ -80,6 +82,7 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[int, int, str]]) -
     assert Duration(text).seconds == float(exact)
 
 
+@BUSY
 @given(st.floats(0, 1e6))
 def test_seconds_survive_to_the_microsecond(seconds: float) -> None:
     duration = Duration.from_seconds(seconds)
@@ -87,6 +90,7 @@ def test_seconds_survive_to_the_microsecond(seconds: float) -> None:
     assert Duration(duration) == duration
 
 
+@BUSY
 @given(st.text(max_size=7) | st.from_regex(r"([0-9]{1,3}(\.[0-9])?(us|ms|s|m|h)){1,3}", fullmatch=True))
 def test_any_text_is_a_duration_or_a_clear_error(text: str) -> None:
     if re.fullmatch(Duration.PATTERN, text):
@@ -113,6 +117,7 @@ def test_what_is_no_cpu(text: str) -> None:
         Cpu(text)
 
 
+@BUSY
 @given(st.floats(0, 1e6))
 def test_cores_are_never_rounded_down(cores: float) -> None:
     written = Cpu.from_cores(cores)
@@ -139,6 +144,7 @@ def test_what_is_no_memory(text: str) -> None:
         Memory(text)
 
 
+@BUSY
 @given(st.integers(0, 2**50), st.sampled_from(["", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"]))
 def test_memory_units_scale(number: int, unit: str) -> None:
     assert Memory(f"{number}{unit}").bytes == number * Memory(f"1{unit}").bytes

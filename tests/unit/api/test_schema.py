@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, create_model
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, WithJsonSchema, create_model
 
 from rung.api.base import VALIDATIONS, Model, Rule
 from rung.api.schema import NotExpressible, structural_schema
@@ -47,7 +47,7 @@ def of(annotation: Any, default: Any = ..., description: str | None = "A field."
     return field
 
 
-MAP_BY_KEY = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["key"]}
+MAP_BY_KEY: dict[str, Any] = {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["key"]}
 
 
 @pytest.mark.parametrize(
@@ -196,6 +196,16 @@ class Dog(BaseModel):
         (extra(list[Inner], **{**MAP_BY_KEY, "x-kubernetes-list-map-keys": ["number"]}), "must be a required field"),
         (extra(list[Inner], **{**MAP_BY_KEY, "x-kubernetes-list-map-keys": ["nobody"]}), "must be a required field"),
         (extra(dict[str, str], **MAP_BY_KEY), "must be a required field"),
+        (Annotated[Any, WithJsonSchema({"type": "array"})], "a list needs the type"),
+        (Annotated[Any, WithJsonSchema({"type": "object"})], "an object needs fields"),
+        (Annotated[Any, WithJsonSchema({"type": ["string", "null"]})], "needs one type"),
+        (Annotated[Any, WithJsonSchema({"allOf": [{"type": "string"}]})], "needs one type"),
+        (
+            Annotated[
+                Any, WithJsonSchema({"type": "object", "properties": {}, "additionalProperties": {"type": "string"}})
+            ],
+            "fields and a map",
+        ),
     ],
 )
 def test_what_is_refused(annotation: Any, sentence: str) -> None:
