@@ -117,6 +117,9 @@ def _control_plane(
             f"--service-account-private-key-file={pki}/service-accounts.key",
             f"--root-ca-file={pki}/ca.crt",
             f"--flex-volume-plugin-dir={etc}/volume-plugins",
+            # It makes dozens of clients at its start, and nobody else is waiting for this API server.
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
             # Each node's pod network is fixed by its number.
             "--allocate-node-cidrs=false",
         ),

@@ -107,6 +107,9 @@ class _Supervisor:
         except* UpError as group:
             error = _first(group)
             report("failed", component=error.component, reason=error.reason, lines=error.lines)
+        except* TimeoutError:
+            reason = f"was not up within {READY_DEADLINE_SECONDS:g} s"
+            report("failed", component="the cluster", reason=reason, lines=last_lines(self._layout.supervisor_log))
         except* (CgroupError, CommandError, ImageError, ApiError, OSError) as others:
             report("failed", component="supervisor", reason=str(_first(others)), lines=())
         except* StoppedError:
