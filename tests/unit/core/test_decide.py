@@ -364,7 +364,7 @@ class TestMemory:
             _, memory = decide(pool.policy, PoolSnapshot(time, (), pool.tasks), pool.memory, pool.settings)
             pool.memory = memory
             assert ("edge-a" in memory["servers"]) is known  # type: ignore[operator]
-            assert ("edge-a" in memory["policy"]["servers"]) is known  # type: ignore[index,call-overload]
+            assert ("edge-a" in memory["policy"]["servers"]) is known  # type: ignore[index]
 
     @pytest.mark.parametrize(
         "memory",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from math import inf, nan
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -22,7 +23,7 @@ def series(values: dict[float, float], **labels: str) -> RawSeries:
     return RawSeries(labels, tuple(Sample(time, value) for time, value in values.items()))
 
 
-def pairs(samples: tuple[Sample, ...]) -> list[tuple[float, float]]:
+def pairs(samples: tuple[Sample, ...]) -> list[tuple[Any, Any]]:
     return [(sample.time_seconds, pytest.approx(sample.value)) for sample in samples]
 
 
