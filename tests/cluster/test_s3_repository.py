@@ -106,7 +106,7 @@ async def test_downloads_from_any_offset(s3: S3Server) -> None:
         (version_yaml("digits", 8, b"x"), "says version 8"),
         (version_yaml("digits", 7, b"x").replace(b"bytes: 1", b"bytes: -1"), "artifact.bytes"),
         (version_yaml("digits", 7, b"x").replace(b"sha256: ", b"sha256: ../"), "artifact.sha256"),
-        (b"# " + b"x" * (1 << 20), "over the limit"),
+        (b"# " + b"x" * (1 << 20), "over the limit"), (b"a: 1\n" * 10_000, "over the limit"),
     ],
 )  # fmt: skip
 async def test_a_malformed_document_is_named_with_its_fault(s3: S3Server, text: bytes, fault: str) -> None:

@@ -211,7 +211,8 @@ class ModelRepository:
         record = await self.read_version_document(task, number)
         listing = listing or await self.list_objects()
         keys = listing.profiles(task, number).values()
-        profiles = [parse_yaml_mapping(key, await self.read_text(key)) for key in keys]
+        texts = {key: await self.read_text(key) for key in keys}
+        profiles = [await asyncio.to_thread(parse_yaml_mapping, key, text) for key, text in texts.items()]
         return replace(record, spec={**record.spec, "profiles": profiles})
 
     async def read_version_document(self, task: str, number: int) -> VersionRecord:
@@ -221,7 +222,8 @@ class ModelRepository:
             RepositoryError: as `read_version`.
         """
         key = version_key(task, number)
-        return parse_version_document(key, task, number, await self.read_text(key))
+        text = await self.read_text(key)
+        return await asyncio.to_thread(parse_version_document, key, task, number, text)
 
     async def read_text(self, key: str) -> str:
         """Read a small text object.
