@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rung.adapters.repository_errors import Corrupt
 
-
 LARGEST_YAML_CHARACTERS = 32 * 1024
-"""Ours have two thousand. Reading takes about 20 microseconds for each, so a huge one would cost its reader seconds."""
+"""Ours are far smaller. Reading takes about 20 microseconds for each, so a huge one would cost its reader seconds."""
 
 
 class TaskReference(BaseModel):
