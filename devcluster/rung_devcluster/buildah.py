@@ -56,8 +56,10 @@ def prune(what: str) -> None:
 
 
 def remove_containers(what: str) -> None:
-    """Remove working containers that an interrupted build left."""
-    _run(["rm", "--all"], what, QUICK_DEADLINE_SECONDS)
+    """Remove the working containers of interrupted builds; those that someone gave a name of their own stay."""
+    listed = _run(["containers", "--format", "{{.ContainerName}}"], what, QUICK_DEADLINE_SECONDS)
+    if left := [name for name in listed.split() if "-working-container" in name]:
+        _run(["rm", *left], what, QUICK_DEADLINE_SECONDS)
 
 
 def command(arguments: Sequence[str]) -> list[str]:
