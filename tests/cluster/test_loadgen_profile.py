@@ -12,7 +12,7 @@ import yaml
 from rung.adapters.triton import State, TritonClient
 from rung.api.version import Profile
 from rung.core.repository_layout import parse_key
-from rung_loadgen.closedloop import saturate
+from rung_loadgen.closedloop import Saturation, saturate
 from rung_loadgen.kserve import Channel
 from rung_loadgen.payloads import random_requests
 from rung_porting.profile import AgentGauge, Bench, Conditions, profile_tasks, profile_version
@@ -72,21 +72,27 @@ async def test_each_version_gets_a_profile_and_a_broken_one_a_sentence(
     assert len(again) == 1, "only the broken version is tried again"
 
 
-async def test_the_rate_found_stays_below_what_a_closed_loop_reaches(triton: TritonServer, config_text: str) -> None:
-    done = await profile_version(Bench(triton.address), TASK, 2, config_text, CONDITIONS)
-
-    # Measured apart from the profiler's own bound, with other callers; twice leaves room for a busy machine.
+async def closed_loop(triton: TritonServer, config_text: str) -> Saturation:
     async with TritonClient(triton.address) as client:
         await client.load(TASK, frozenset({2}), config_text, 60)
     channel = Channel(triton.address)
     payloads = random_requests(TASK, await channel.inputs(TASK, 5), np.random.default_rng(2))
-    closed = await saturate(channel, payloads, callers=16, seconds=2)
-    await channel.close()
+    try:
+        return await saturate(channel, payloads, callers=16, seconds=1)
+    finally:
+        await channel.close()
+
+
+async def test_the_rate_found_stays_below_what_a_closed_loop_reaches(triton: TritonServer, config_text: str) -> None:
+    # Measured apart from the profiler's own bound, before and after, since a busy machine is not the same all the time.
+    before = await closed_loop(triton, config_text)
+    done = await profile_version(Bench(triton.address), TASK, 2, config_text, CONDITIONS)
+    after = await closed_loop(triton, config_text)
 
     assert done.measured.max_throughput_rps < done.measured.saturation_rps
-    assert done.measured.max_throughput_rps < 2 * closed.throughput_rps
-    assert done.measured.max_throughput_rps > 0.1 * closed.throughput_rps
-    assert closed.versions == {2}
+    assert done.measured.max_throughput_rps < 3 * max(before.throughput_rps, after.throughput_rps)
+    assert done.measured.max_throughput_rps > min(before.throughput_rps, after.throughput_rps) / 10
+    assert before.versions == {2}
 
 
 async def test_no_number_for_a_version_that_never_keeps_the_service_level(
@@ -118,8 +124,8 @@ async def test_with_an_agent_files_come_from_s3_and_the_profile_holds_cpu_and_me
         [document] = (await s3.repository().read_version(TASK, 5)).spec["profiles"]
     profile = Profile.model_validate(document)
     assert profile.cpu_seconds_per_inference is not None
-    # One inference at a time on one thread: its CPU is in the order of what the throughput leaves for it.
-    assert 0.05 < profile.cpu_seconds_per_inference * profile.max_throughput < 5
+    # Saturated, the server used at least this much of a core; other Tritons on this machine would only add to it.
+    assert profile.cpu_seconds_per_inference * profile.max_throughput > 0.05
     assert profile.memory_bytes is not None
     assert 0 < profile.memory_bytes < 2_000_000_000
 
