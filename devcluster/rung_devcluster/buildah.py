@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rung_devcluster.cache import cache_folder
-from rung_devcluster.commands import run
+from rung_devcluster.commands import CommandError, run
 
 BUILD_DEADLINE_SECONDS = 1800.0
 QUICK_DEADLINE_SECONDS = 300.0
@@ -50,9 +53,17 @@ def exists(reference: str, what: str) -> bool:
     return reference in listed.split()
 
 
-def prune(what: str) -> None:
-    """Remove images that no name leads to: what earlier builds left, but for the layers of today's."""
-    _run(["rmi", "--prune"], what, QUICK_DEADLINE_SECONDS)
+def prune(what: str, older_than_seconds: float) -> None:
+    """Remove old images without a name: what earlier builds left. Younger ones are kept, they spare work as layers.
+
+    (`buildah rmi --prune` would remove all of them: a stage that is only copied from is no parent of anything.)
+    """
+    listed = json.loads(_run(["images", "--all", "--json"], what, QUICK_DEADLINE_SECONDS) or "null") or []
+    for image in listed:
+        if not image.get("names") and time.time() - image["created"] > older_than_seconds:
+            # One that others are made from can't be removed, and needn't be.
+            with suppress(CommandError):
+                _run(["rmi", image["id"]], what, QUICK_DEADLINE_SECONDS)
 
 
 def remove_containers(what: str) -> None:

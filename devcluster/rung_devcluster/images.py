@@ -26,6 +26,7 @@ from rung_devcluster.wheels import ensure_wheels
 
 ARCHIVES_KEPT = 2
 """Archives of each image that stay in the cache: today's and the one before."""
+LAYERS_KEPT_SECONDS = 7 * 24 * 3600.0
 _NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*_cache")
 
 
@@ -158,7 +159,7 @@ def _build_missing(root: Path, paths: Mapping[Image, Path], progress: Progress) 
         size_bytes = path.stat().st_size
         progress(f"{head}: {size_bytes / 1e6:.0f} MB in {time.monotonic() - image_began:.0f} s")
         _keep_newest(image, path)
-    buildah.prune("images: tidying up")
+    buildah.prune("images: tidying up", LAYERS_KEPT_SECONDS)
     progress(f"images: {len(missing)} built in {time.monotonic() - began:.0f} s, kept in {cache_folder()}")
 
 
