@@ -20,7 +20,7 @@ from rung_devcluster.cluster.supervision import UpError
 from rung_devcluster.cluster.sweep import SweepError
 from rung_devcluster.commands import CommandError
 from rung_devcluster.images import ImagesError, build_images
-from rung_devcluster.progress import silent, to_stderr
+from rung_devcluster.progress import to_stderr
 from rung_devcluster.provisions import system_archives, tools_of_a_cluster
 from rung_devcluster.system import MachineError, ensure_packages, require_root
 from rung_devcluster.tools import ToolError
@@ -196,7 +196,7 @@ def status(name: str, output: str) -> None:
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against a cluster."""
     cluster = _the(name)
-    path = str(tools_of_a_cluster(silent)["kubectl"])
+    path = str(cluster.tools["kubectl"])
     environment = {**os.environ, "KUBECONFIG": str(cluster.kubeconfig)}
     os.execve(path, [path, *arguments], environment)  # noqa: S606 (this is what it is for)
 

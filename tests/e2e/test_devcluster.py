@@ -61,8 +61,11 @@ def devcluster(*arguments: str, seconds: float = SHORT_SECONDS, status: int | No
 
 
 def kubectl(*arguments: str, name: str = FIRST, status: int = 0, text: str | None = None) -> str:
+    """Run kubectl as a user does who has set KUBECONFIG."""
+    found = Layout.of(name)
     done = subprocess.run(
-        [*COMMAND, "kubectl", "--name", name, *arguments],
+        [json.loads(found.tools.read_text())["kubectl"], *arguments],
+        env={**os.environ, "KUBECONFIG": str(found.kubeconfig)},
         input=text,
         capture_output=True,
         timeout=SHORT_SECONDS,
@@ -77,7 +80,7 @@ def until(is_true: Callable[[], bool], what: str, seconds: float = SHORT_SECONDS
     deadline = time.monotonic() + seconds
     while not is_true():
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.1)
+        time.sleep(0.2)
 
 
 # What a cluster could leave ------------------------------------------------------------------------------------------
@@ -242,6 +245,7 @@ def test_up_again_changes_nothing(cluster: control.RunningCluster) -> None:
     )  # fmt: skip
     assert "is up already" in said
     assert f"export KUBECONFIG={cluster.kubeconfig}" in said
+    assert devcluster("kubectl", "--name", FIRST, "get", "--raw", "/readyz") == "ok"
     other = devcluster("up", "--name", FIRST, "--nodes", "1", status=1)
     assert "there is a cluster" in other
     assert cluster.state.supervisor.is_alive()

@@ -51,6 +51,11 @@ class RunningCluster:
         """The administrator's kubeconfig."""
         return self.layout.kubeconfig
 
+    @property
+    def tools(self) -> Mapping[str, Path]:
+        """The programs that the cluster was started with, and kubectl, by name."""
+        return {name: Path(path) for name, path in json.loads(self.layout.tools.read_text()).items()}
+
 
 def find(name: str) -> RunningCluster | None:
     """Return the cluster when it runs; remove what is left of it when it does not."""
