@@ -11,13 +11,13 @@ def _pruned(sparsity: float, epochs: int, learning_rate: float) -> PruningPlan:
 
 # The smaller a version, the cheaper its epochs, and the more of them it needs.
 _LADDER = (
-    _pruned(0.3, 2, 0.001),
-    _pruned(0.5, 2, 0.001),
-    _pruned(0.7, 3, 0.001),
-    _pruned(0.8, 4, 0.002),
-    _pruned(0.88, 6, 0.003),
-    _pruned(0.93, 8, 0.004),
-    _pruned(0.96, 10, 0.006),
+    _pruned(0.3, 3, 0.003),
+    _pruned(0.5, 4, 0.004),
+    _pruned(0.7, 5, 0.005),
+    _pruned(0.8, 6, 0.006),
+    _pruned(0.88, 8, 0.008),
+    _pruned(0.93, 10, 0.01),
+    _pruned(0.96, 12, 0.012),
 )
 BUILT_IN: dict[str, TaskPlan] = {
     plan.name: plan

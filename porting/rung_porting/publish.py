@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rung.adapters.s3 import AlreadyExists, ModelRepository, RepositoryError
+from rung.adapters.s3 import AlreadyExists, ModelRepository
 from rung.core.repository_layout import PROFILES_FOLDER, config_key, model_key, version_key
 from rung_porting.catalogue import ladder, local_spec
 from rung_porting.errors import PortingError
@@ -93,6 +93,3 @@ async def _publish_version(version: LocalVersion, repository: ModelRepository) -
     spec = {**version.spec, "artifact": {**version.spec["artifact"], "uri": repository.uri.uri_of(key)}}
     text = yaml_text(spec).encode()
     return await repository.put_if_absent(version_key(version.task, version.number), text) or new
-
-
-__all__ = ["RepositoryError", "Tally", "publish"]

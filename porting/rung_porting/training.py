@@ -89,13 +89,6 @@ def settle_statistics(network: Network, samples: Samples) -> None:
     network.eval()
 
 
-def accuracy_of(network: nn.Module, samples: Samples) -> float:
-    """Return the share of samples that the network answers rightly, 0 to 1."""
-    with torch.no_grad():
-        answers = network.eval()(torch.from_numpy(samples.images)).argmax(dim=1)
-    return float((answers == torch.from_numpy(samples.labels)).double().mean())
-
-
 class _Order(Sampler[int]):
     """A new order of the samples in each epoch, from the seed and the epoch alone."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytestmark = [pytest.mark.porting, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.porting, pytest.mark.timeout(1800)]
 torch = pytest.importorskip("torch", reason="needs the porting environment: make setup-porting")
 onnx = pytest.importorskip("onnx")
 
@@ -44,12 +44,21 @@ from rung_porting.store import Store
 plan = TaskPlan.model_validate(json.loads(sys.argv[1]))
 run([plan], Path(sys.argv[2]), Store(Path(sys.argv[3])), 1, Console(stderr=True))
 """
-DEADLINE_SECONDS = 300
+DEADLINE_SECONDS = 600
 
 
 def start(output: Path, store: Path) -> subprocess.Popen[bytes]:
     plan = json.dumps(TINY.model_dump(mode="json"))
     return subprocess.Popen([sys.executable, "-c", RUN, plan, str(output), str(store)])
+
+
+def finish(output: Path, store: Path) -> int:
+    process = start(output, store)
+    try:
+        return process.wait(DEADLINE_SECONDS)
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -67,8 +76,7 @@ def samples(count: int = 20) -> Samples:
 
 
 def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_versions(tmp_path: Path) -> None:
-    undisturbed = start(tmp_path / "one", tmp_path / "store-one")
-    assert undisturbed.wait(DEADLINE_SECONDS) == 0
+    assert finish(tmp_path / "one", tmp_path / "store-one") == 0
 
     store = tmp_path / "store-two"
     killed = start(tmp_path / "two", store)
@@ -81,12 +89,12 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_versions(tmp_path:
     killed.wait(10)
     assert not (tmp_path / "two").exists()
     # Its worker ends by itself, as nobody reads its progress; until then it holds the task.
-    while start(tmp_path / "two", store).wait(DEADLINE_SECONDS) != 0:
+    while finish(tmp_path / "two", store) != 0:
         assert time.monotonic() < deadline
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
     before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.suffix != ".lock"}
-    assert start(tmp_path / "three", store).wait(DEADLINE_SECONDS) == 0
+    assert finish(tmp_path / "three", store) == 0
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.suffix != ".lock"} == before
 
@@ -114,21 +122,19 @@ def test_pruning_takes_out_whole_channels_and_leaves_the_original_alone() -> Non
     assert count_flops(pruned, image) < 0.3 * count_flops(network, image)
 
 
-def test_pruning_channels_that_are_zero_changes_no_answer() -> None:
+def test_pruning_takes_the_weakest_channels() -> None:
     network = small_network()
+    convolutions = [name for name, _ in network.named_parameters() if name.endswith("conv1.weight")]
     with torch.no_grad():
-        for name, tensor in network.named_parameters():
-            if "stages" in name and "conv1" in name:
-                tensor[::2] = 0.0  # the weakest half of each inner convolution
-            if "stages" in name and "norm1" in name:
-                tensor[::2] = 0.0
-    weights = network.state_dict()
-    streams = {name: tensor for name, tensor in weights.items() if "conv1" not in name}
-    pruned = prune_l1(network, 0.5).state_dict()
-    for name, tensor in pruned.items():
-        if name.endswith("conv1.weight"):
-            assert bool((tensor.abs().sum(dim=(1, 2, 3)) > 0).all()), f"{name} kept a channel of zeros"
-    assert streams
+        for name in convolutions:
+            network.get_parameter(name)[::2] *= 0.01
+    kept = prune_l1(network, 0.5).state_dict()
+    assert len(convolutions) == 4
+    for name in convolutions:
+        # Input channels left as well, so strengths are compared with a wide margin: the weak are a hundredth.
+        strengths = kept[name].abs().mean(dim=(1, 2, 3))
+        assert len(strengths) == network.get_parameter(name).shape[0] // 2
+        assert strengths.min() > 0.2 * network.get_parameter(name)[1::2].abs().mean()
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 1.0, -0.1, 2.0])
