@@ -40,6 +40,7 @@ def train(
         checkpoints: a folder for the checkpoint of an unfinished run; a checkpoint that is there is continued.
         progress: called after every batch.
     """
+    network.train()  # Lightning keeps the mode it finds, and a network from the store comes in evaluation mode
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)  # two tasks are ported at once, one on each core; and sums stay in one order
     dataset = TensorDataset(torch.from_numpy(samples.images), torch.from_numpy(samples.labels))
