@@ -7,11 +7,13 @@ and a finalizer whose operator is gone blocks `kubectl delete` and `helm uninsta
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 
 from rung.adapters.kubernetes import connect
 from rung.api import GROUP, InvalidObject, parse_pool, parse_task, parse_version
@@ -120,5 +122,7 @@ def run(*, namespaces: Collection[str], clusterwide: bool, listen: str) -> None:
         namespaces=namespaces,
         clusterwide=clusterwide,
         standalone=True,
+        # By default kopf looks the user's name up, and the one in a container has none.
+        identity=Identity(f"rung@{socket.gethostname()}"),
         memo=memo,
     )
