@@ -103,9 +103,27 @@ RULES: list[tuple[str, Changes, Changes, str]] = [
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"judge": "20s"}}},
-        {"policy": {"stepwise": {"judge": "21s"}}},
-        "judge must not be longer than window",
+        {"policy": {"stepwise": {"judge": "2m"}}},
+        {"policy": {"stepwise": {"judge": "121s"}}},
+        "judge must not be longer than 2m",
+    ),
+    (
+        POOL,
+        {"policy": {"stepwise": {"judge": "1s"}}},
+        {"policy": {"stepwise": {"judge": "999ms"}}},
+        "judge must be 1s or longer",
+    ),
+    (
+        TASK,
+        {"name": "digits.v1", "model": "digits"},
+        {"name": "digits.v1"},
+        "this object's name can't name a model (at most 63 of a-z, 0-9 and -): give spec.model",
+    ),
+    (
+        TASK,
+        {"name": "a" * 63},
+        {"name": "a" * 64},
+        "this object's name can't name a model (at most 63 of a-z, 0-9 and -): give spec.model",
     ),
     (
         POOL,
@@ -123,15 +141,15 @@ SHAPES: list[tuple[str, Changes, Changes, str]] = [
     (TASK, {"maxMetric": 0.001}, {"maxMetric": 0}, "spec.maxMetric"),
     (TASK, {"weight": 1000}, {"weight": 0}, "spec.weight"),
     (TASK, {"weight": 0.5}, {"weight": 1001}, "spec.weight"),
-    (TASK, {"slo__objective": 1}, {"slo__objective": 0}, "spec.slo.objective"),
     (TASK, {"slo__latency": "1m30s"}, {"slo__latency": "400"}, "spec.slo.latency"),
     (TASK, {"slo__latency": "2562047h"}, {"slo__latency": "2562048h"}, "spec.slo.latency"),
     (TASK, {"slo__latency": "1h"}, {"slo__latency": ABSENT}, "spec.slo.latency"),
     (TASK, {"mode": "Recommend"}, {"mode": "auto"}, "spec.mode"),
     (TASK, {"poolRef__name": "a.b-c"}, {"poolRef__name": "Edge"}, "spec.poolRef.name"),
-    (TASK, {"model": "digits_V1.x"}, {"model": "../digits"}, "spec.model"),
+    (TASK, {"model": "digits-1"}, {"model": "../digits"}, "spec.model"),
+    (TASK, {"model": "d"}, {"model": "Digits_1"}, "spec.model"),
+    (TASK, {"model": "d" * 63}, {"model": "d" * 64}, "spec.model"),
     (TASK, {"serverSelector": {"a": ""}}, {"serverSelector": {"a": "not a label"}}, "spec.serverSelector.a"),
-    (TASK, {"serviceClass": "BestEffort"}, {"serviceClass": "Gold"}, "spec.serviceClass"),
     (
         TASK,
         {"mode": "Pinned", "pinnedVersion": 2**63 - 1},
@@ -172,7 +190,6 @@ SHAPES: list[tuple[str, Changes, Changes, str]] = [
         "spec.metrics.prometheusUrl",
     ),
     (POOL, {"hardwareClassLabel": "class"}, {"hardwareClassLabel": "a/b/c"}, "spec.hardwareClassLabel"),
-    (POOL, {"repository": {"uri": "s3://models"}}, {"repository": {"uri": "models"}}, "spec.repository.uri"),
     (
         POOL,
         {"policy": {"stepwise": {"minReduction": 0.99}}},
@@ -231,7 +248,7 @@ def test_each_rule_lets_one_pass_and_refuses_another(
     assert message in answer["message"]
     # pydantic is of the same opinion.
     parse(good, MODELS[kind])
-    with pytest.raises(InvalidObject, match=f"{kind} {namespace}/one: spec"):
+    with pytest.raises(InvalidObject, match=f"{kind} {namespace}/{bad['metadata']['name']}: spec"):
         parse(bad, MODELS[kind])
 
 
@@ -289,7 +306,7 @@ def test_a_spec_is_needed(kind: str, api_server: ApiServer, namespace: str) -> N
         (VERSION, {}),
         (VERSION, {"profiles": [{**PROFILE, "latency": LATENCY}], "lineage": {"method": "l1", "sparsity": 0.5}}),
         (POOL, {}),
-        (POOL, {"policy": {"name": "Static", "static": {}}, "repository": {"uri": "s3://models/rung"}}),
+        (POOL, {"policy": {"name": "Static", "static": {}}, "standby": {"memoryBudget": "1Gi"}}),
         (POOL, {"policy": {"stepwise": {}}, "standby": {}, "rollout": {}, "fallback": {}, "metrics__maxAge": "7s"}),
     ],
 )

@@ -13,7 +13,6 @@ from rung.api.policy import (
 )
 from rung.api.pool import (
     CpuSource,
-    Drain,
     FallbackBehavior,
     PoolMode,
     PoolServerPhase,
@@ -30,7 +29,6 @@ from rung.api.task import (
     InferenceTaskSpec,
     InferenceTaskStatus,
     ServerPhase,
-    ServiceClass,
     TaskMode,
     TaskServerStatus,
 )
@@ -59,7 +57,6 @@ __all__ = [
     "CpuSource",
     "Decision",
     "DemandSource",
-    "Drain",
     "Duration",
     "FallbackBehavior",
     "FrontierStatus",
@@ -82,7 +79,6 @@ __all__ = [
     "Profile",
     "Reference",
     "ServerPhase",
-    "ServiceClass",
     "ServingPool",
     "ServingPoolSpec",
     "ServingPoolStatus",

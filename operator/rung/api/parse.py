@@ -68,7 +68,7 @@ def parse(raw: Mapping[str, Any], model: type[_ResourceType]) -> _ResourceType:
         return model.model_validate(content)
     except ValidationError as error:
         field, sentence = _first(error)
-        raise InvalidObject(kind, metadata.namespace, metadata.name, field, sentence) from None
+        raise InvalidObject(kind, metadata.namespace, metadata.name, field or "spec", sentence) from None
 
 
 def _metadata(raw: Mapping[str, Any], kind: str) -> Metadata:

@@ -66,18 +66,17 @@ class StepwiseParameters(Model):
     model_config = rules(
         Rule("self.upBelow < self.downAbove", "upBelow must be below downAbove"),
         Rule("self.goal < self.downAbove", "goal must be below downAbove"),
-        Rule("duration(self.judge) <= duration(self.window)", "judge must not be longer than window"),
+        Rule("duration(self.judge) >= duration('1s')", "judge must be 1s or longer"),
+        Rule("duration(self.judge) <= duration('2m')", "judge must not be longer than 2m"),
         Rule("duration(self.settle) <= duration(self.upAfter)", "settle must not be longer than upAfter"),
     )
 
     metric: StepwiseMetric = StepwiseMetric.INVERSE_THROUGHPUT
     """What a version costs: one divided by its maximal throughput, its latency, or its floating-point operations."""
-    window: PositiveDuration = Duration("20s")
-    """How much CPU history is kept, one sample a second."""
     settle: PositiveDuration = Duration("15s")
     """Nothing happens this long after a change."""
     judge: PositiveDuration = Duration("10s")
-    """How much of the newest history is judged."""
+    """How much of the newest CPU history is judged, from 1s to 2m. There is one sample a second."""
     up_after: PositiveDuration = Duration("30s")
     """Time since the last change before a step up, or a move to a better point for today's demand."""
     down_above: PositiveShare = 0.7
@@ -97,8 +96,10 @@ class StepwiseParameters(Model):
             raise ValueError("upBelow must be below downAbove")
         if self.goal >= self.down_above:
             raise ValueError("goal must be below downAbove")
-        if self.judge.seconds > self.window.seconds:
-            raise ValueError("judge must not be longer than window")
+        if self.judge.seconds < 1:
+            raise ValueError("judge must be 1s or longer")
+        if self.judge.seconds > 120:
+            raise ValueError("judge must not be longer than 2m")
         if self.settle.seconds > self.up_after.seconds:
             raise ValueError("settle must not be longer than upAfter")
         return self

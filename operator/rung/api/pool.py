@@ -16,7 +16,6 @@ from rung.api.base import (
     Model,
     Names,
     NotNegative,
-    Reference,
     Resource,
     Text,
 )
@@ -48,23 +47,13 @@ class FallbackBehavior(StrEnum):
     CHEAPEST = "Cheapest"
 
 
-class Drain(StrEnum):
-    """When a server gets no requests while it swaps."""
-
-    COLD = "Cold"
-    ALWAYS = "Always"
-    NEVER = "Never"
-
-
 class PoolServerPhase(StrEnum):
     """What one server of the pool is doing."""
 
     PENDING = "Pending"
     SERVING = "Serving"
     SWAPPING = "Swapping"
-    DRAINING = "Draining"
     NOT_READY = "NotReady"
-    FAILED = "Failed"
 
 
 class MetricsSpec(Model):
@@ -93,7 +82,8 @@ class StandbySpec(Model):
     below: Annotated[Integer, Field(ge=0, le=16)] = 1
     """How many rungs below the active version are kept loaded."""
     memory_budget: Memory | None = None
-    """Memory that standbys of one server may take, for example 512Mi; no limit of their own when absent."""
+    """Memory that all standbys of one server may take, for example 512Mi, by the peaks in their profiles; the nearest
+    standby of each task goes first. No limit of their own when absent, nor for versions whose peak nobody measured."""
 
 
 class RolloutSpec(Model):
@@ -101,21 +91,8 @@ class RolloutSpec(Model):
 
     max_concurrent: Annotated[Integer, Field(ge=1, le=1000)] = 1
     """How many servers may load a version of one task at the same time."""
-    drain: Drain = Drain.COLD
-    """When a server gets no requests while it swaps: at cold swaps, Always or Never."""
     load_deadline: PositiveDuration = Duration("30s")
     """A load that takes longer has failed: what answered before goes on answering."""
-
-
-class RepositorySpec(Model):
-    """The S3 bucket that holds the versions."""
-
-    uri: Annotated[str, Field(max_length=2048, pattern=r"^s3://[a-z0-9][-a-z0-9.]*[a-z0-9](/[^ ]*)?$")]
-    """Address of the repository: s3://BUCKET/PREFIX."""
-    endpoint: Url | None = None
-    """Address of the S3 server; that of AWS when absent."""
-    secret_ref: Reference | None = None
-    """The Secret with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; the pod's own identity when absent."""
 
 
 class ServingPoolSpec(Model):
@@ -139,8 +116,6 @@ class ServingPoolSpec(Model):
     """What is kept loaded beside the version that answers."""
     rollout: RolloutSpec = RolloutSpec()
     """How swaps are carried out."""
-    repository: RepositorySpec | None = None
-    """The S3 bucket that holds the versions."""
 
 
 class PoolServerStatus(Model):
@@ -159,7 +134,7 @@ class PoolServerStatus(Model):
     expected_utilization: NotNegative | None = None
     """What the profiles predict for its allocation at today's demand."""
     phase: PoolServerPhase
-    """Pending, Serving, Swapping, Draining, NotReady or Failed."""
+    """Pending, Serving, Swapping or NotReady."""
     message: Text = ""
     """More about the phase, for people."""
 

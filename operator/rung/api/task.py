@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from typing import Annotated, ClassVar, Self
 
@@ -15,7 +16,6 @@ from rung.api.base import (
     Names,
     NotNegative,
     Positive,
-    PositiveShare,
     Reference,
     Resource,
     Rule,
@@ -27,6 +27,11 @@ from rung.api.base import (
 )
 from rung.api.conditions import Conditions, Decision
 from rung.api.quantity import PositiveDuration
+
+_MODEL_PATTERN = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+_MODEL_SENTENCE = "this object's name can't name a model (at most 63 of a-z, 0-9 and -): give spec.model"
+ModelName = Annotated[str, Field(min_length=1, max_length=63, pattern=_MODEL_PATTERN)]
+"""The name of a task in the model repository."""
 
 
 class TaskMode(StrEnum):
@@ -44,20 +49,12 @@ class DemandSource(StrEnum):
     DECLARED = "Declared"
 
 
-class ServiceClass(StrEnum):
-    """How a task competes with others for the server."""
-
-    REAL_TIME = "RealTime"
-    BEST_EFFORT = "BestEffort"
-
-
 class ServerPhase(StrEnum):
     """What one server is doing for one task."""
 
     PENDING = "Pending"
     SERVING = "Serving"
     SWAPPING = "Swapping"
-    DRAINING = "Draining"
     NOT_READY = "NotReady"
     FAILED = "Failed"
 
@@ -66,9 +63,8 @@ class ServiceLevel(Model):
     """How fast answers must come."""
 
     latency: PositiveDuration
-    """An answer must arrive within this time, for example 400ms."""
-    objective: PositiveShare = 0.999
-    """Share of the requests that must be answered in time, above 0 and at most 1."""
+    """An answer must arrive within this time, for example 400ms. What a version can carry was measured for a latency:
+    the pool's condition CapacityKnown tells when a profile was measured for a longer one than this."""
 
 
 class Demand(Model):
@@ -115,8 +111,9 @@ class InferenceTaskSpec(Model):
 
     pool_ref: Reference
     """The ServingPool whose servers answer this task. It may be changed: the task then moves to the other pool."""
-    model: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.]*$")] | None = None
-    """Name of the model in Triton; the name of this object when absent. It can't be changed later."""
+    model: ModelName | None = None
+    """Name of the model in Triton, which is that of its folder in the model repository: at most 63 lower-case letters,
+    digits and hyphens. The name of this object when absent. It can't be changed later."""
     server_selector: Annotated[Labels, Field(max_length=16)] = Field(default={})
     """Labels of the pool's pods that serve this task; every server of the pool when empty."""
     slo: ServiceLevel
@@ -124,17 +121,17 @@ class InferenceTaskSpec(Model):
     min_accuracy: Share | None = None
     """Never serve a version whose accuracy (0 to 1, absolute) is below this."""
     max_metric: Positive | None = None
-    """Never serve a version that needs more CPU-seconds per inference than this."""
+    """Never serve a version whose metric is above this. The metric is that of the pool's policy; by default
+    1 / maxThroughput, the seconds of a whole server that one inference takes."""
     weight: Annotated[Positive, Field(le=1000)] = 1.0
-    """How much this task's accuracy counts against that of the others, above 0 and at most 1000."""
+    """How much this task's accuracy counts against that of the others, above 0 and at most 1000. The policy Stepwise
+    weighs tasks; Static doesn't."""
     mode: TaskMode = TaskMode.AUTO
     """Auto: Rung chooses the version. Recommend: it only says what it would choose. Pinned: pinnedVersion answers."""
     pinned_version: VersionNumber | None = None
     """The version that answers, in mode Pinned; only allowed there."""
     demand: Demand = Demand()
     """How the demand of this task is known."""
-    service_class: ServiceClass = ServiceClass.REAL_TIME
-    """RealTime: the service level counts. BestEffort: the task gets the capacity that the others leave."""
 
     @model_validator(mode="after")
     def _pin_fits_mode(self) -> Self:
@@ -172,7 +169,7 @@ class TaskServerStatus(Model):
     standby: tuple[VersionNumber, ...] = ()
     """Versions that are loaded beside it and do not answer."""
     phase: ServerPhase
-    """Pending, Serving, Swapping, Draining, NotReady or Failed."""
+    """Pending, Serving, Swapping, NotReady or Failed."""
     message: Text = ""
     """More about the phase, for people."""
 
@@ -181,13 +178,13 @@ class InferenceTaskStatus(Model):
     """What Rung sees and does for this task."""
 
     conditions: Conditions = ()
-    """Ready, Transitioning, Degraded, VersionsAvailable and SLOMet."""
+    """Ready, Transitioning, Degraded and VersionsAvailable."""
     active_version: VersionNumber | None = None
     """The version that answers; where servers differ, the least accurate one that answers."""
     target_version: VersionNumber | None = None
     """The version that shall answer; differs from activeVersion while servers swap."""
     recommended_version: VersionNumber | None = None
-    """What Rung would choose, in mode Recommend and Pinned."""
+    """What Rung would choose, where the task or its pool is in mode Recommend."""
     accuracy: Share | None = None
     """Accuracy of the active version, 0 to 1; the mean where servers differ."""
     normalized_accuracy: Share | None = None
@@ -216,6 +213,7 @@ class InferenceTask(Resource):
             f"{_MODEL.format('self')} == {_MODEL.format('oldSelf')}",
             "spec.model can't be changed: create another InferenceTask",
         ),
+        Rule(f"{_MODEL.format('self')}.matches('{_MODEL_PATTERN}')", _MODEL_SENTENCE),
     )
     COLUMNS: ClassVar = (
         Column("Pool", "string", ".spec.poolRef.name", "The pool whose servers answer"),
@@ -235,6 +233,12 @@ class InferenceTask(Resource):
     """What the owner asks for."""
     status: InferenceTaskStatus = InferenceTaskStatus()
     """What Rung sees and does."""
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if not re.fullmatch(_MODEL_PATTERN, self.model):
+            raise ValueError(_MODEL_SENTENCE)
+        return self
 
     @property
     def model(self) -> str:

@@ -104,7 +104,7 @@ class Profile(Model):
     max_throughput: Positive
     """Highest rate, in inferences per second, at which answers came within sloLatency."""
     latency: LatencyPercentiles | None = None
-    """Latency of the answers at that rate."""
+    """Latency of the answers at 60 % of maxThroughput."""
     cpu_seconds_per_inference: Positive | None = None
     """CPU-seconds that one inference costs."""
     memory_bytes: PositiveCount | None = None

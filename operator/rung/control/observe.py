@@ -57,7 +57,6 @@ def core_task(task: InferenceTask, versions: Iterable[ModelVersion], pods: Itera
         name=task.name,
         versions=tuple(core_version(version) for version in versions),
         slo_latency_seconds=spec.slo.latency.seconds,
-        objective=spec.slo.objective,
         min_accuracy=spec.min_accuracy,
         max_metric=spec.max_metric,
         weight=spec.weight,

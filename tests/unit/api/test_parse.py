@@ -65,9 +65,7 @@ def test_the_defaults_of_the_papers() -> None:
     assert pool.spec.policy.name is PolicyName.STEPWISE
     parameters = pool.spec.policy.parameters
     assert isinstance(parameters, StepwiseParameters)
-    assert [
-        duration.seconds for duration in (parameters.window, parameters.settle, parameters.judge, parameters.up_after)
-    ] == [20, 15, 10, 30]
+    assert [duration.seconds for duration in (parameters.settle, parameters.judge, parameters.up_after)] == [15, 10, 30]
     assert (parameters.down_above, parameters.up_below, parameters.goal) == (0.7, 0.5, 0.65)
     assert (parameters.min_reduction, parameters.trust) == (0.4, 1.2)
     assert parameters.metric is StepwiseMetric.INVERSE_THROUGHPUT
