@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rung_porting.plan import Question, SplitPlan
+from rung_porting.plan import CameraPlan, Question, SplitPlan
 
 SIDE = 8
 """Pixels along each side of an image in a request."""
@@ -40,8 +40,8 @@ class Splits:
     test: Samples
 
 
-def load(question: Question, split: SplitPlan) -> Splits:
-    """Load the images with the labels of this question, split the same way every time.
+def load(question: Question, split: SplitPlan, camera: CameraPlan) -> Splits:
+    """Load the images as the camera sees them, with the labels of this question, the same every time.
 
     Every digit has the same share in each part. Source: `sklearn.datasets.load_digits`, the test part of the UCI
     "Optical Recognition of Handwritten Digits" data (Alpaydin, Kaynak, 1998).
@@ -58,5 +58,25 @@ def load(question: Question, split: SplitPlan) -> Splits:
     )
     images = (raw.images[:, None, :, :] / 16.0).astype(np.float32)
     labels = _LABELS[question](digits)
-    parts = (Samples(images[part], labels[part]) for part in (train, validation, test))
-    return Splits(*parts)
+    rng = np.random.default_rng(camera.seed)
+
+    def seen(part: npt.NDArray[np.int64], views: int) -> Samples:
+        return Samples(photograph(np.tile(images[part], (views, 1, 1, 1)), camera, rng), np.tile(labels[part], views))
+
+    return Splits(seen(train, camera.train_views), seen(validation, 1), seen(test, camera.test_views))
+
+
+def photograph(
+    images: npt.NDArray[np.float32], camera: CameraPlan, rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Return images (count, 1, side, side) moved, partly covered and noisy, still from 0 to 1."""
+    seen = np.empty_like(images)
+    side = images.shape[-1]
+    padded = np.pad(images, ((0, 0), (0, 0), (camera.shift, camera.shift), (camera.shift, camera.shift)))
+    for index, image in enumerate(padded):
+        top, left = rng.integers(0, 2 * camera.shift + 1, size=2)
+        seen[index] = image[:, top : top + side, left : left + side]
+        row, column = rng.integers(0, side - camera.dirt + 1, size=2)
+        seen[index, :, row : row + camera.dirt, column : column + camera.dirt] = 0.5
+    noisy = seen + rng.normal(0.0, camera.noise, size=seen.shape)
+    return np.clip(noisy, 0.0, 1.0).astype(np.float32)

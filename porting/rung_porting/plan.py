@@ -30,6 +30,22 @@ class SplitPlan(_Part):
     seed: int = 20
 
 
+class CameraPlan(_Part):
+    """How a cheap camera sees the images: what makes the question hard enough for capacity to count."""
+
+    noise: Annotated[float, Field(ge=0)] = 0.2
+    """Standard deviation of the noise on each pixel, where white is 1 and black is 0."""
+    shift: Annotated[int, Field(ge=0, le=3)] = 1
+    """Pixels by which an image may be moved, in each direction."""
+    dirt: Annotated[int, Field(ge=0, le=6)] = 2
+    """Side of the square that covers a part of the image, in pixels."""
+    train_views: Annotated[int, Field(ge=1)] = 2
+    """How often each training image is seen, each time differently."""
+    test_views: Annotated[int, Field(ge=1)] = 4
+    """The same for the images that accuracy is measured on, so that chance counts less."""
+    seed: int = 30
+
+
 class NetworkPlan(_Part):
     """The unpruned network."""
 
@@ -64,6 +80,7 @@ class TaskPlan(_Part):
     name: str
     question: Question
     split: SplitPlan = SplitPlan()
+    camera: CameraPlan = CameraPlan()
     network: NetworkPlan = NetworkPlan()
     base: TrainingPlan
     pruned: tuple[PruningPlan, ...]

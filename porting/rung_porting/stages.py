@@ -56,7 +56,8 @@ class _Digests:
 def _digests(plan: TaskPlan) -> _Digests:
     tools = {name: importlib.metadata.version(name) for name in _TOOLS}
     common = {"revision": REVISION, "tools": tools}
-    given = {"question": plan.question, "split": plan.split.model_dump(), "seed": plan.seed}
+    seen = {"split": plan.split.model_dump(), "camera": plan.camera.model_dump()}
+    given = {"question": plan.question, "seed": plan.seed, **seen}
     base = digest_of(
         {
             **common,
@@ -117,7 +118,7 @@ class _Porting:
         from rung_porting.datasets import load
 
         if self._splits is None:
-            self._splits = load(self.plan.question, self.plan.split)
+            self._splits = load(self.plan.question, self.plan.split, self.plan.camera)
         return self._splits
 
     def _tell(self, index: int, what: str, share: float) -> None:

@@ -23,13 +23,14 @@ from rung_porting.catalogue import read_local  # noqa: E402
 from rung_porting.datasets import Samples, load  # noqa: E402
 from rung_porting.errors import PortingError  # noqa: E402
 from rung_porting.networks import Network, Widths, count_flops, rebuild, widths_of  # noqa: E402
-from rung_porting.plan import NetworkPlan, PruningPlan, Question, SplitPlan, TaskPlan, TrainingPlan  # noqa: E402
+from rung_porting.plan import CameraPlan, NetworkPlan, PruningPlan, Question, SplitPlan, TaskPlan, TrainingPlan  # noqa: E402
 from rung_porting.pruning import prune_l1, pruned_widths  # noqa: E402
 
 TINY = TaskPlan(
     name="tiny",
     question=Question.PARITY,
     split=SplitPlan(validation=50, test=100),
+    camera=CameraPlan(noise=0.05, shift=0, dirt=0, train_views=1, test_views=1),
     network=NetworkPlan(streams=(6, 10), blocks=1),
     base=TrainingPlan(epochs=6, learning_rate=0.005, batch_size=100),
     pruned=(PruningPlan(sparsity=0.5, training=TrainingPlan(epochs=2, learning_rate=0.005, batch_size=100)),),
@@ -106,7 +107,7 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_versions(tmp_path:
     assert pruned.spec.lineage.flops < 0.4 * base.spec.lineage.flops  # type: ignore[operator]
     for row in rows:
         model = tmp_path / "one" / "tiny" / str(row.number) / "model.onnx"
-        measured = export.measure(model, load(TINY.question, TINY.split).test)
+        measured = export.measure(model, load(TINY.question, TINY.split, TINY.camera).test)
         assert measured.accuracy == pytest.approx(row.spec.accuracy.value, abs=1e-6)
         assert row.number in (1_000_000 + round(measured.accuracy * 100_000) + tie for tie in (0, 1))
 
@@ -184,15 +185,27 @@ def test_garbage_is_no_export(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("plan", BUILT_IN.values(), ids=BUILT_IN.keys())
 def test_the_parts_of_the_data_share_no_image(plan: TaskPlan) -> None:
-    parts = load(plan.question, plan.split)
-    sizes = [len(part.labels) for part in (parts.train, parts.validation, parts.test)]
-    assert sizes == [900, 197, 700]
-    again = load(plan.question, plan.split)
-    assert np.array_equal(parts.test.images, again.test.images)
-    assert np.array_equal(parts.test.labels, again.test.labels)
-    digits = load(Question.DIGIT, plan.split)
+    # A camera without faults shows the images as they are.
+    plain = CameraPlan(noise=0, shift=0, dirt=0, train_views=1, test_views=1)
+    parts = load(plan.question, plan.split, plain)
+    each = [{image.tobytes() for image in part.images} for part in (parts.train, parts.validation, parts.test)]
+    assert [len(part.labels) for part in (parts.train, parts.validation, parts.test)] == [900, 197, 700]
+    assert not each[0] & each[1] | each[0] & each[2] | each[1] & each[2]
+    digits = load(Question.DIGIT, plan.split, plain)
     expected = digits.test.labels if plan.question is Question.DIGIT else digits.test.labels % 2
     assert np.array_equal(parts.test.labels, expected)
+
+
+def test_the_camera_shows_the_same_faults_every_time_and_keeps_the_labels() -> None:
+    split, camera = SplitPlan(), CameraPlan(train_views=2, test_views=3)
+    parts, again = (load(Question.DIGIT, split, camera) for _ in range(2))
+    assert np.array_equal(parts.test.images, again.test.images)
+    assert [len(part.labels) for part in (parts.train, parts.validation, parts.test)] == [1800, 197, 2100]
+    assert parts.test.images.shape[1:] == (1, 8, 8)
+    assert parts.test.images.min() >= 0
+    assert parts.test.images.max() <= 1
+    assert np.array_equal(parts.test.labels[:700], parts.test.labels[700:1400])
+    assert not np.array_equal(parts.test.images[:700], parts.test.images[700:1400]), "each view is another one"
 
 
 def test_every_setting_of_a_plan_changes_where_its_results_are_kept() -> None:
@@ -203,6 +216,7 @@ def test_every_setting_of_a_plan_changes_where_its_results_are_kept() -> None:
         TINY.model_copy(update={"seed": 2}),
         TINY.model_copy(update={"question": Question.DIGIT}),
         TINY.model_copy(update={"split": SplitPlan(validation=50, test=101)}),
+        TINY.model_copy(update={"camera": CameraPlan(noise=0.06, shift=0, dirt=0, train_views=1, test_views=1)}),
         TINY.model_copy(update={"network": NetworkPlan(streams=(6, 12), blocks=1)}),
         TINY.model_copy(update={"base": TrainingPlan(epochs=7, learning_rate=0.005, batch_size=100)}),
     ]
