@@ -175,15 +175,16 @@ def _profile(kubernetes: Kubernetes, stages: Stages, *, again: bool) -> None:
         f"--tasks={','.join(TASKS)}",
     ]  # fmt: skip
     if not again:
+        # What is measured stays measured: a second try of the Job does only what the first could not.
         arguments.append("--skip-existing")
-    manifest = _job("rung-profile", "rung-port", arguments)
+    manifest = _job("rung-profile", "rung-port", arguments, tries=1 if again else 3)
     with stages.stage("Profiling every version on its server"):
         kubernetes.kubectl("delete", "job", "rung-profile", "--ignore-not-found")
         kubernetes.apply(manifest)
         _wait_for_job(kubernetes, "rung-profile", 900)
 
 
-def _job(name: str, command: str, arguments: Sequence[str]) -> str:
+def _job(name: str, command: str, arguments: Sequence[str], *, tries: int) -> str:
     container = {
         "name": name,
         "image": image("rung-loadgen"),
@@ -211,7 +212,7 @@ def _job(name: str, command: str, arguments: Sequence[str]) -> str:
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": name},
-            "spec": {"backoffLimit": 0, "activeDeadlineSeconds": 1800, "template": {"spec": pod}},
+            "spec": {"backoffLimit": tries - 1, "activeDeadlineSeconds": 1800, "template": {"spec": pod}},
         }
     )
 
@@ -225,7 +226,7 @@ def image(name: str) -> str:
 def _wait_for_job(kubernetes: Kubernetes, name: str, deadline_seconds: float) -> None:
     def ended() -> bool | None:
         status = json.loads(kubernetes.kubectl("get", "job", name, "--output", "json")).get("status", {})
-        if status.get("failed"):
+        if any(c["type"] == "Failed" and c["status"] == "True" for c in status.get("conditions") or []):
             logs = kubernetes.kubectl("logs", f"job/{name}", "--tail=20")
             raise DemoError(f"the Job {name} failed; it said:\n{logs}")
         return bool(status.get("succeeded"))

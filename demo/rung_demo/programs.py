@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 TAIL_LINES = 15
 FORWARD_DEADLINE_SECONDS = 20.0
@@ -127,8 +128,13 @@ def _forwarded_port(process: subprocess.Popen[str], target: str) -> int:
     if port is None:
         raise DemoError(f"port-forward to {target} failed\n{_tail(''.join(said))}")
     # Nobody reads what it prints later on; a full pipe would stop it.
-    threading.Thread(target=process.stdout.read, daemon=True).start()
+    threading.Thread(target=_drain, args=(process.stdout,), daemon=True).start()
     return port
+
+
+def _drain(stream: IO[str]) -> None:
+    with stream:
+        stream.read()
 
 
 def end(process: subprocess.Popen[str], patience_seconds: float = 5.0) -> None:
