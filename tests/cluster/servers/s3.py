@@ -61,7 +61,7 @@ class S3Server:
         root, attributes = self.folder / "objects", self.folder / "attributes"
         (root / BUCKET).mkdir(parents=True, exist_ok=True)
         attributes.mkdir(exist_ok=True)
-        command = [
+        command: list[str | Path] = [
             program,
             "--port",
             f"127.0.0.1:{self.port}",

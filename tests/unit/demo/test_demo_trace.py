@@ -12,7 +12,8 @@ CAPACITIES = (TaskCapacity("digit", 60, 500), TaskCapacity("parity", 90, 700))
 
 
 def utilization(rates: dict[str, RatesArray], field: str) -> RatesArray:
-    return np.sum([rates[c.task] / getattr(c, field) for c in CAPACITIES], axis=0)
+    total: RatesArray = np.sum([rates[c.task] / getattr(c, field) for c in CAPACITIES], axis=0)
+    return total
 
 
 def test_it_starts_quiet_climbs_past_the_best_and_stays_below_the_cheapest() -> None:

@@ -90,7 +90,7 @@ def test_every_task_steps_down_and_up_again_within_the_trace(span: float, seed: 
 
 def test_the_best_versions_alone_could_not_keep_up_and_the_policy_ends_the_overload() -> None:
     ladders = {"digit": ladder(60, 8), "parity": ladder(90, 8)}
-    best_alone = {name: (versions[0],) for name, versions in ladders.items()}
+    best_alone: dict[str, tuple[Version, ...]] = {name: (versions[0],) for name, versions in ladders.items()}
 
     stepwise = replay(ladders, 1)
     stuck = replay(best_alone, 1, traces_of=ladders)

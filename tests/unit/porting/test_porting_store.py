@@ -92,6 +92,7 @@ def test_one_process_at_a_time_and_a_killed_one_frees_its_place(tmp_path: Path) 
     finally:
         other.kill()
         other.wait(timeout=10)
+        assert other.stdout is not None
         other.stdout.close()
     with Store(tmp_path).lock("digits"):
         assert not (tmp_path / "digits-base-d1.x.tmp").exists(), "what a killed process left is cleared away"

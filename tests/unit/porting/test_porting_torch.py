@@ -68,7 +68,8 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def small_network() -> Network:
     torch.manual_seed(0)
-    return Network(Widths.regular((8, 16), 2), 10, 16, 2).eval()
+    network: Network = Network(Widths.regular((8, 16), 2), 10, 16, 2).eval()
+    return network
 
 
 def samples(count: int = 20) -> Samples:
