@@ -26,6 +26,7 @@ S3_PORT = 7070
 TASKS = ("digits", "parity")
 SLO = "400ms"
 HARDWARE_CLASS = "default"
+FORWARD_TRIES = 3
 S3_ENV = {
     "AWS_ACCESS_KEY_ID": "rung-demo",
     "AWS_SECRET_ACCESS_KEY": "rung-demo-secret",
@@ -125,23 +126,28 @@ def _make_versions(stages: Stages) -> Path:
 
 
 def _publish(kubernetes: Kubernetes, ladders: Path, stages: Stages) -> None:
-    with stages.stage("Publishing the versions to S3"), kubernetes.forwarded("service/s3", S3_PORT) as address:
-        _rung_port("publish", str(ladders), BUCKET_URI, "--endpoint", f"http://{address}")
+    with stages.stage("Publishing the versions to S3"):
+        _rung_port(kubernetes, "publish", str(ladders), BUCKET_URI)
 
 
 def _register(kubernetes: Kubernetes) -> None:
-    with kubernetes.forwarded("service/s3", S3_PORT) as address:
-        _rung_port(
-            "register", BUCKET_URI, "--endpoint", f"http://{address}", "--namespace", kubernetes.namespace,
-            kubeconfig=kubernetes.kubeconfig,
-        )  # fmt: skip
+    _rung_port(kubernetes, "register", BUCKET_URI, "--namespace", kubernetes.namespace)
 
 
-def _rung_port(*arguments: str, kubeconfig: Path | None = None) -> None:
-    env = dict(S3_ENV)
-    if kubeconfig is not None:
-        env["KUBECONFIG"] = str(kubeconfig)
-    run([Path(sys.executable).parent / "rung-port", *arguments], deadline_seconds=300, env=env)
+def _rung_port(kubernetes: Kubernetes, *arguments: str) -> None:
+    """Run rung-port against the S3 in the cluster. Both commands may be repeated: what is done stays done."""
+    env = {**S3_ENV, "KUBECONFIG": str(kubernetes.kubeconfig)}
+    program = Path(sys.executable).parent / "rung-port"
+    for left in range(FORWARD_TRIES - 1, -1, -1):
+        # A port-forward ends when one of its connections is cut, so each try has one of its own.
+        with kubernetes.forwarded("service/s3", S3_PORT) as address:
+            try:
+                run([program, *arguments, "--endpoint", f"http://{address}"], deadline_seconds=300, env=env)
+            except DemoError:
+                if not left:
+                    raise
+            else:
+                return
 
 
 # ------------------------------------------------------------------------------------------------------------ install
