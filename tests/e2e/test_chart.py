@@ -233,7 +233,7 @@ def test_an_operator_that_is_restarted_remembers(site: Site) -> None:
     site.home.wait_for_active(TASK, BEST)
 
 
-@pytest.mark.parametrize("how", ["its pod is deleted", "the chart changes it"])
+@pytest.mark.parametrize("how", ["the chart changes it", "its pod is deleted"])
 def test_a_new_server_gets_its_allocation_back(site: Site, how: str) -> None:
     site.home.pin(TASK, CHEAPEST)
     site.home.wait_for_active(TASK, CHEAPEST)

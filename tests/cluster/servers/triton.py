@@ -37,7 +37,8 @@ def ensure_environment() -> Path:
     if not (packages / "pytriton" / "tritonserver").is_dir():
         uv = shutil.which("uv") or str(ROOT / ".venv-uv" / "bin" / "uv")
         subprocess.run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, ENVIRONMENT], check=True)
-        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "-r", REQUIREMENTS]
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes"]
+        install += ["-r", REQUIREMENTS]
         subprocess.run([*install, "--python", ENVIRONMENT / "bin" / "python"], check=True, timeout=600)
     return packages
 
