@@ -80,9 +80,10 @@ setup-porting: .venv-porting/.done ## torch and NNI, for making versions (about 
 	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-triton/.done: requirements/triton.txt | $(UV)
+.venv-triton/.done: requirements/triton.txt requirements/need_libpython.py | $(UV)
 	$(UV) venv --quiet --allow-existing --python 3.11 .venv-triton
 	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes requirements/triton.txt
+	.venv-triton/bin/python requirements/need_libpython.py
 	@touch $@
 
 .venv-porting/.done: requirements/porting.txt pyproject.toml | $(UV)
