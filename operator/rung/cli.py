@@ -27,14 +27,20 @@ def _async(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> None:
         from rung.adapters.kubernetes import KubernetesError  # noqa: PLC0415 - heavy, and not needed for --help
+        from rung.api import InvalidObject  # noqa: PLC0415
 
         try:
             asyncio.run(function(*args, **kwargs))  # type: ignore[arg-type]
-        except KubernetesError as error:
+        except (KubernetesError, InvalidObject) as error:
             click.echo(f"rung: {error}", err=True)
             sys.exit(1)
 
     return call
+
+
+def _is_address(text: str) -> bool:
+    port = text.rpartition(":")[2]
+    return ":" in text and port.isdigit() and int(port) < 65536
 
 
 namespace_option = click.option(
@@ -57,12 +63,20 @@ namespace_option = click.option(
 def operator(namespaces: str, listen: str, log_level: str, log_format: str) -> None:
     """Run the operator until it is told to stop."""
     from rung.control.logs import configure_logs  # noqa: PLC0415
-    from rung.main import run  # noqa: PLC0415
+    from rung.main import CannotStart, run  # noqa: PLC0415
 
     configure_logs(log_level.upper(), log_format)
+    if not _is_address(listen):
+        raise click.BadParameter(f"{listen} is no HOST:PORT", param_hint="--listen")
     names = [name.strip() for name in namespaces.split(",") if name.strip()]
+    if not names:
+        raise click.BadParameter("names no namespace; * is all of them", param_hint="--namespaces")
     everywhere = "*" in names
-    run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen)
+    try:
+        run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen)
+    except CannotStart as error:
+        click.echo(f"rung: the operator can't start: {error}", err=True)
+        sys.exit(1)
 
 
 @main.command()

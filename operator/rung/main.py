@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
 import kopf
+from kopf._core.engines.activities import ActivityError
 from kopf._core.engines.peering import Identity
 
-from rung.adapters.kubernetes import connect
+from rung.adapters.kubernetes import KubernetesError, connect
 from rung.api import GROUP, InvalidObject, parse_pool, parse_task, parse_version
 from rung.control.http import serve_http
 from rung.control.metrics import Metrics
@@ -27,8 +28,25 @@ logger = logging.getLogger(__name__)
 POOL_LABEL = "rung.dev/pool"
 
 
+class PatientBackoffs:
+    """Pauses between attempts to reach the API server, in seconds: without end, so that the operator outlives it.
+
+    kopf's own list ends after a minute, and the operator with it.
+    """
+
+    def __iter__(self) -> Iterator[float]:
+        """Yield the pauses."""
+        yield from (0.5, 1.0, 2.0)
+        while True:
+            yield 3.0
+
+
 def _bodies(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"metadata": dict(body["metadata"]), "spec": body.get("spec"), "status": body.get("status")}
+
+
+class CannotStart(Exception):  # noqa: N818 - read as a sentence where it is caught
+    """The operator could not start; the message says why."""
 
 
 def build_registry() -> kopf.OperatorRegistry:
@@ -44,6 +62,7 @@ def build_registry() -> kopf.OperatorRegistry:
         settings.watching.server_timeout = 300
         settings.watching.client_timeout = 320
         settings.watching.connect_timeout = 10
+        settings.networking.error_backoffs = PatientBackoffs()
         settings.networking.request_timeout = 20
         settings.networking.connect_timeout = 5
 
@@ -53,17 +72,17 @@ def build_registry() -> kopf.OperatorRegistry:
 
     @kopf.index(GROUP, "servingpools", id="pools", registry=registry)
     def pools(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
-        return _parsed("ServingPool", (namespace or "", name), lambda: parse_pool(_bodies(body)), memo)
+        return _parsed((namespace or "", name), lambda: parse_pool(_bodies(body)), memo)
 
     @kopf.index(GROUP, "inferencetasks", id="tasks", registry=registry)
     def tasks(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         pool = ((body.get("spec") or {}).get("poolRef") or {}).get("name", "")
-        return _parsed("InferenceTask", (namespace or "", pool), lambda: parse_task(_bodies(body)), memo)
+        return _parsed((namespace or "", pool), lambda: parse_task(_bodies(body)), memo)
 
     @kopf.index(GROUP, "modelversions", id="versions", registry=registry)
     def versions(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
-        return _parsed("ModelVersion", (namespace or "", task), lambda: parse_version(_bodies(body)), memo)
+        return _parsed((namespace or "", task), lambda: parse_version(_bodies(body)), memo)
 
     @kopf.index("", "v1", "pods", labels={POOL_LABEL: kopf.PRESENT}, id="pods", registry=registry)
     def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
@@ -85,44 +104,55 @@ def build_registry() -> kopf.OperatorRegistry:
     @kopf.on.startup(registry=registry)
     async def begin(memo: Any, **indices: Any) -> None:
         memo.exits = AsyncExitStack()
-        cluster = await memo.exits.enter_async_context(connect())
+        try:
+            cluster = await memo.exits.enter_async_context(connect())
+        except KubernetesError as error:
+            raise kopf.PermanentError(str(error)) from error
         names = ("pools", "tasks", "versions", "pods", "nodes")
         view = ClusterView(**{name: indices[name] for name in names})
         supervisor = Supervisor(view, cluster, Metrics())
         memo.supervisor = supervisor
         supervisor.start()
-        memo.http = await serve_http(memo.listen, supervisor)
+        try:
+            memo.http = await serve_http(memo.listen, supervisor)
+        except (OSError, ValueError, OverflowError) as error:
+            raise kopf.PermanentError(f"--listen={memo.listen} can't be used: {error}") from error
 
     @kopf.on.cleanup(registry=registry)
     async def finish(memo: Any, **_: Any) -> None:
-        await memo.supervisor.stop()
-        await memo.http.cleanup()
+        # After a start that failed, some of these are not there.
+        if "supervisor" in memo:
+            await memo.supervisor.stop()
+        if "http" in memo:
+            await memo.http.cleanup()
         await memo.exits.aclose()
 
     return registry
 
 
-def _parsed(kind: str, key: tuple[str, str], parse: Any, memo: Any) -> Any:
-    """Parse for an index. An object that can't be read is left out, with a word in the log: the others go on."""
+def _parsed(key: tuple[str, str], parse: Any, memo: Any) -> Any:
+    """Parse for an index. An object that can't be read does not change the index, and its owner is told."""
     try:
         return {key: parse()}
     except InvalidObject as error:
-        logger.warning("Left out: %s", error, extra={"kind": kind})
-        supervisor = getattr(memo, "supervisor", None)
-        if supervisor is not None:
-            supervisor.refuse(error)
+        # What the object was when it could be read is kept by the index, and goes on counting.
+        memo.supervisor.refuse(error)
         return None
 
 
 def run(*, namespaces: Collection[str], clusterwide: bool, listen: str) -> None:
-    """Run the operator until it is told to stop (SIGTERM, SIGINT)."""
+    """Run the operator until it is told to stop (SIGTERM, SIGINT). Raises CannotStart with a sentence."""
     memo = kopf.Memo(listen=listen)
-    kopf.run(
-        registry=build_registry(),
-        namespaces=namespaces,
-        clusterwide=clusterwide,
-        standalone=True,
-        # By default kopf looks the user's name up, and the one in a container has none.
-        identity=Identity(f"rung@{socket.gethostname()}"),
-        memo=memo,
-    )
+    try:
+        kopf.run(
+            registry=build_registry(),
+            namespaces=namespaces,
+            clusterwide=clusterwide,
+            standalone=True,
+            # By default kopf looks the user's name up, and the one in a container has none.
+            identity=Identity(f"rung@{socket.gethostname()}"),
+            memo=memo,
+        )
+    except ActivityError as error:
+        faults = [str(outcome.exception) for outcome in error.outcomes.values() if outcome.exception is not None]
+        raise CannotStart("; ".join(faults)) from error

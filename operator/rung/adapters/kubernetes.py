@@ -310,6 +310,10 @@ def _pod_namespace() -> str:
     return _POD_NAMESPACE.read_text().strip() if _POD_NAMESPACE.exists() else "default"
 
 
+def _is_there(kubeconfig: str) -> bool:
+    return any(Path(each).expanduser().is_file() for each in kubeconfig.split(os.pathsep))
+
+
 def _home_kubeconfig() -> str:
     return str(Path("~/.kube/config").expanduser())
 
@@ -321,6 +325,8 @@ async def _configure(configuration: Configuration, kubeconfig: str | None, conte
             _kubeconfigs.load_incluster_config(client_configuration=configuration)
             return _pod_namespace()
         file = file or _home_kubeconfig()
+        if not _is_there(file):
+            raise Unavailable(f"no cluster: there is no file {file}; set KUBECONFIG to the kubeconfig of your cluster")
         async with asyncio.timeout(_CONFIG_DEADLINE_SECONDS):
             await _kubeconfigs.load_kube_config(file, context, client_configuration=configuration)
         contexts, current = _kubeconfigs.list_kube_config_contexts(file)

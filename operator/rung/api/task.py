@@ -64,7 +64,7 @@ class ServiceLevel(Model):
 
     latency: PositiveDuration
     """An answer must arrive within this time, for example 400ms. What a version can carry was measured for a latency:
-    the pool's condition CapacityKnown tells when a profile was measured for a longer one than this."""
+    the condition VersionsAvailable tells when a profile was measured for a longer one than this."""
 
 
 class Demand(Model):

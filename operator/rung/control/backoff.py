@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 FIRST_RETRY_SECONDS = 15.0
@@ -45,6 +45,11 @@ class BrokenVersions:
             before = self._broken.get((model, version))
             if before:
                 self._broken[(model, version)] = replace(before, retry_at_seconds=0.0)
+
+    def keep(self, model: str, versions: Collection[int]) -> None:
+        """Forget the versions of a model that are not among these: nobody registers them any more."""
+        for key in [key for key in self._broken if key[0] == model and key[1] not in versions]:
+            del self._broken[key]
 
     def waiting(self, model: str, now_seconds: float) -> frozenset[int]:
         """Return the versions of a model that must not be tried now."""

@@ -32,5 +32,5 @@ async def serve_http(listen: str, supervisor: Supervisor) -> web.AppRunner:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     host, _, port = listen.rpartition(":")
-    await web.TCPSite(runner, host or "0.0.0.0", int(port)).start()  # noqa: S104 - inside a pod
+    await web.TCPSite(runner, host.strip("[]") or "0.0.0.0", int(port)).start()  # noqa: S104 - inside a pod
     return runner

@@ -26,7 +26,7 @@ class Metrics:
         )
         self.swaps = Counter(
             "rung_swaps",
-            "Swaps that ended; kind is warm, cold or standby",
+            "Swaps that ended; kind is warm, cold, standby or revive",
             ["pool", "task", "kind", "outcome"],
             registry=registry,
         )
@@ -68,6 +68,7 @@ class Metrics:
         self.invalid_objects = Counter(
             "rung_invalid_objects", "Times an object could not be read", ["kind"], registry=registry
         )
+        self.status_writes = Counter("rung_status_writes", "Statuses that were written", registry=registry)
         self.status_failures = Counter(
             "rung_status_failures", "Statuses and events that could not be written", registry=registry
         )
@@ -83,3 +84,8 @@ class Metrics:
         for gauge in (self.active_version, self.normalized_accuracy, self.expected_utilization,
                       self.observed_utilization, self.demand):  # fmt: skip
             gauge.remove_by_labels({"pool": pool, "server": server})
+
+    def forget_task(self, pool: str, task: str, server: str) -> None:
+        """Remove the gauges of a task that no version answers on a server."""
+        for gauge in (self.active_version, self.normalized_accuracy, self.demand):
+            gauge.remove_by_labels({"pool": pool, "task": task, "server": server})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rung.adapters.prometheus import MetricsUnavailable, PoolSignals, Prometheus
 from rung.api import InferenceTask, ModelVersion, ServingPool
 from rung.api.task import DemandSource
-from rung.control.servers import Observation, ServerWorker
+from rung.control.observation import Observation
+from rung.control.servers import ServerWorker
 from rung.control.view import ClusterView, ServerPod, matches
-from rung.core.signals import age_seconds, demand_samples, utilization_samples
+from rung.core.signals import RawSeries, age_seconds, demand_samples, utilization_samples
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
 
 
@@ -49,13 +50,34 @@ def core_version(version: ModelVersion) -> Version:
     return Version(version.spec.version, version.spec.accuracy.value, profiles, flops=lineage.flops)
 
 
-def core_task(task: InferenceTask, versions: Iterable[ModelVersion], pods: Iterable[ServerPod]) -> TaskState:
-    """Reduce an InferenceTask and its versions to what policies read."""
+class CoreVersions:
+    """Versions as policies read them, made again only where a task's ModelVersions changed."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[tuple[ModelVersion, ...], tuple[Version, ...]]] = {}
+
+    def of(self, task: str, versions: tuple[ModelVersion, ...]) -> tuple[Version, ...]:
+        """Return the versions of a task."""
+        made = self._made.get(task)
+        # The same objects as before are equal at a glance.
+        if made is None or made[0] != versions:
+            made = (versions, tuple(core_version(version) for version in versions))
+            self._made[task] = made
+        return made[1]
+
+    def keep(self, tasks: Collection[str]) -> None:
+        """Forget the other tasks."""
+        for name in self._made.keys() - set(tasks):
+            del self._made[name]
+
+
+def core_task(task: InferenceTask, versions: tuple[Version, ...], pods: Iterable[ServerPod]) -> TaskState:
+    """Reduce an InferenceTask to what policies read."""
     spec = task.spec
     servers = frozenset(pod.name for pod in pods if matches(spec.server_selector, pod.labels))
     return TaskState(
         name=task.name,
-        versions=tuple(core_version(version) for version in versions),
+        versions=versions,
         slo_latency_seconds=spec.slo.latency.seconds,
         min_accuracy=spec.min_accuracy,
         max_metric=spec.max_metric,
@@ -73,9 +95,10 @@ def build_snapshot(
     pool: ServingPool,
     workers: Mapping[str, ServerWorker],
     signals: Signals,
+    tasks: Sequence[InferenceTask],
+    versions: Mapping[str, tuple[Version, ...]],
 ) -> PoolSnapshot:
-    """Put together what is known of a pool now. `workers` are its servers, by pod name."""
-    tasks = view.tasks_of(pool)
+    """Put together what is known of a pool now. `workers` are its servers by pod name, `versions` go by task."""
     pods = [worker.pod for worker in workers.values()]
     servers = tuple(
         _server(worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals)
@@ -84,7 +107,7 @@ def build_snapshot(
     return PoolSnapshot(
         time_seconds=now_seconds,
         servers=servers,
-        tasks=tuple(core_task(task, view.versions_of(task), pods) for task in tasks),
+        tasks=tuple(core_task(task, versions[task.name], pods) for task in tasks),
     )
 
 
@@ -94,7 +117,7 @@ def _server(
     now_seconds: float,
     view: ClusterView,
     pool: ServingPool,
-    tasks: Iterable[InferenceTask],
+    tasks: Sequence[InferenceTask],
     signals: Signals,
 ) -> ServerState:
     pod, seen = worker.pod, worker.observation
@@ -137,3 +160,50 @@ def signal_ages(snapshot: PoolSnapshot) -> dict[str, float]:
             if demand is not None:
                 ages["demand"] = max(ages.get("demand", 0.0), demand)
     return ages
+
+
+def metrics_problem(signals: Signals, snapshot: PoolSnapshot, pool: ServingPool) -> str:
+    """Say why there are no fresh signals of some server that is ready; empty when there are."""
+    if signals.problem:
+        return signals.problem
+    metrics = pool.spec.metrics
+    servers = [server for server in snapshot.servers if server.ready] or list(snapshot.servers)
+    missing = [server.name for server in servers if not server.utilization]
+    if missing:
+        return f"Prometheus at {metrics.prometheus_url} has no CPU samples of {', '.join(missing)} yet"
+    ages = {server.name: age_seconds(server.utilization, snapshot.time_seconds) or 0.0 for server in servers}
+    oldest = max(ages, key=lambda name: ages[name], default=None)
+    if oldest is not None and ages[oldest] > metrics.max_age.seconds:
+        return (
+            f"the newest CPU sample of {oldest} is {ages[oldest]:.0f} s old "
+            f"(spec.metrics.maxAge: {metrics.max_age.seconds:g} s)"
+        )
+    return ""
+
+
+def failing_models(failures: Iterable[RawSeries]) -> frozenset[str]:
+    """Return the models of which the newest scrape of a server counted failed requests that the one before did not."""
+    found = set()
+    for series in failures:
+        model, newest = series.labels.get("model", ""), series.samples[-2:]
+        if model and len(newest) == 2 and newest[1].value > newest[0].value:
+            found.add(model)
+    return frozenset(found)
+
+
+def without_rivals(
+    tasks: Iterable[InferenceTask],
+) -> tuple[tuple[InferenceTask, ...], tuple[tuple[InferenceTask, str], ...]]:
+    """Return the tasks that are looked after, and the others, each with the task that has its model.
+
+    A model of a server can answer one task only; the first by name has it.
+    """
+    owners: dict[str, str] = {}
+    kept, rivals = [], []
+    for task in tasks:
+        owner = owners.setdefault(task.model, task.name)
+        if owner == task.name:
+            kept.append(task)
+        else:
+            rivals.append((task, owner))
+    return tuple(kept), tuple(rivals)

@@ -5,38 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rung.adapters.prometheus import CpuSource, Prometheus
-from rung.api import (
-    Decision,
-    InferenceTask,
-    InferenceTaskStatus,
-    ModelVersion,
-    ModelVersionStatus,
-    ServingPool,
-    ServingPoolStatus,
-)
+from rung.api import ServingPool
 from rung.control.metrics import Metrics
-from rung.control.observe import NO_SIGNALS, Signals, build_snapshot, read_signals, signal_ages
-from rung.control.policies import build_policy, decide_settings
-from rung.control.publish import Note, ObjectKey, Publisher
-from rung.control.servers import Finished, ServerWorker, Want
-from rung.control.statuses import Pass, pool_status, task_status
-from rung.control.version_statuses import version_status
+from rung.control.observation import Want
+from rung.control.observe import (
+    NO_SIGNALS,
+    CoreVersions,
+    Signals,
+    build_snapshot,
+    failing_models,
+    metrics_problem,
+    read_signals,
+    signal_ages,
+    without_rivals,
+)
+from rung.control.policies import build_policy, decide_settings, history_seconds
+from rung.control.publish import Publisher
+from rung.control.report import Reporter
+from rung.control.servers import ServerWorker
+from rung.control.standby import within_budget
+from rung.control.statuses import Pass
+from rung.control.trust import Doubt, judge
 from rung.control.view import ClusterView, Namespaced, ServerPod
 from rung.core.decide import decide
-from rung.core.frontier import normalized_accuracy
-from rung.core.plan import Code, Memory, Reason, Target
+from rung.core.plan import Memory, Target
 from rung.core.snapshot import TaskState
 
 logger = logging.getLogger(__name__)
 
-STATUS_OF_VERSIONS_EVERY_SECONDS = 5.0
-
-QUIET = frozenset({Code.STEADY, Code.SETTLING, Code.AT_TOP, Code.NO_ROOM, Code.AT_BOTTOM})
-"""Reasons that change nothing: they are in the conditions, and make no event of their own."""
+PATIENCE_SECONDS = 5.0
+"""How long a graceful stop waits for swaps that are under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +64,10 @@ class PoolLoop:
         self.key = key
         self.label = f"{key[0]}/{key[1]}"
         self.last_pass_monotonic = time.monotonic()
+        self.interval_seconds = 1.0
         self.workers: dict[str, ServerWorker] = {}
         self._worker_keys: dict[str, ServerKey] = {}
         self._view = view
-        self._publisher = publisher
         self._metrics = metrics
         self._wall_clock = wall_clock
         self._memory: Memory | None = None
@@ -73,12 +75,9 @@ class PoolLoop:
         self._reader_settings: object = None
         self._gates: dict[str, asyncio.Semaphore] = {}
         self._gate_width = 1
-        self._pool_before: ServingPool | None = None
-        self._statuses = _Statuses()
-        self._targets: dict[tuple[str, str], int] = {}
-        self._versions_written = float("-inf")
-        self._metrics_problem = ""
-        self._distrusted: frozenset[str] = frozenset()
+        self._core_versions = CoreVersions()
+        self._doubts: dict[str, Doubt] = {}
+        self._reporter = Reporter(self.label, publisher, metrics)
 
     async def run(self) -> None:
         """Make a pass each interval until cancelled; a pass that fails is logged, and the next one is made."""
@@ -97,14 +96,15 @@ class PoolLoop:
                         self._metrics.loop_duration.labels(self.label).observe(time.monotonic() - started)
                 else:
                     self.last_pass_monotonic = time.monotonic()
-                interval = pool.spec.interval.seconds if pool else 1.0
-                await asyncio.sleep(max(0.05, interval - (time.monotonic() - started)))
+                self.interval_seconds = pool.spec.interval.seconds if pool else 1.0
+                await asyncio.sleep(max(0.05, self.interval_seconds - (time.monotonic() - started)))
         finally:
             await self.close()
 
     async def close(self) -> None:
         """Stop looking after the servers. They keep what they have."""
-        await asyncio.gather(*(worker.stop() for worker in self.workers.values()), return_exceptions=True)
+        workers = self.workers.values()
+        await asyncio.gather(*(worker.stop(PATIENCE_SECONDS) for worker in workers), return_exceptions=True)
         self.workers.clear()
         if self._reader is not None:
             await self._reader.close()
@@ -117,29 +117,39 @@ class PoolLoop:
         """Make one pass: observe, decide, act (start it), status."""
         await self._follow_servers(pool)
         signals = await self._signals(pool)
-        tasks = self._view.tasks_of(pool)
-        versions = {task.name: self._view.versions_of(task) for task in tasks}
+        tasks, rivals = without_rivals(self._view.tasks_of(pool))
+        registered = {task.name: self._view.versions_of(task) for task in tasks}
+        versions = {name: self._core_versions.of(name, found) for name, found in registered.items()}
+        self._core_versions.keep(versions)
         now_seconds = self._wall_clock()
-        snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals)
+        snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions)
         if self._memory is None:
             self._memory = pool.status.policy_memory or {}
         policy = build_policy(pool.spec.policy)
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
+        plans = {each.server: each for each in plan.servers}
+        self._doubts = judge(self._doubts, snapshot.servers, plans, now_seconds)
         seen = Pass(
             pool=pool,
             tasks=tasks,
-            versions=versions,
+            versions=registered,
             snapshot=snapshot,
             plan=plan,
             memory=self._memory,
             workers=dict(self.workers),
             metric=policy.metric,
-            metrics_problem=self._problem(signals, snapshot_ages := signal_ages(snapshot), pool),
+            metrics_problem=metrics_problem(signals, snapshot, pool),
+            doubted=frozenset(server for server, doubt in self._doubts.items() if doubt.told),
+            needs_signals=policy.needs_signals,
+            rivals=rivals,
         )
-        for signal, age in snapshot_ages.items():
+        for signal, age in signal_ages(snapshot).items():
             self._metrics.signal_age.labels(self.label, signal).set(age)
         self._act(seen)
-        self._report(seen)
+        for name, failures in signals.raw.failure.items():
+            if name in self.workers:
+                self.workers[name].suspect(failing_models(failures))
+        self._reporter.report(seen, [ended for worker in self.workers.values() for ended in worker.finished()])
 
     async def _follow_servers(self, pool: ServingPool) -> None:
         """Have a worker for each pod with an address; drop those whose pod is gone, made again, or started again."""
@@ -158,6 +168,7 @@ class PoolLoop:
             worker = self.workers.get(name) or self._new_worker(pool, pod)
             worker.pod = pod
             worker.load_deadline_seconds = pool.spec.rollout.load_deadline.seconds
+            worker.interval_seconds = pool.spec.interval.seconds
 
     def _new_worker(self, pool: ServingPool, pod: ServerPod) -> ServerWorker:
         worker = ServerWorker(
@@ -177,190 +188,38 @@ class PoolLoop:
 
     async def _signals(self, pool: ServingPool) -> Signals:
         metrics = pool.spec.metrics
-        if self._reader is None or self._reader_settings != (metrics.prometheus_url, metrics.cpu):
+        settings = (metrics.prometheus_url, metrics.cpu, history_seconds(pool.spec.policy))
+        if self._reader is None or self._reader_settings != settings:
             if self._reader is not None:
                 await self._reader.close()
-            self._reader = Prometheus(metrics.prometheus_url, cpu_source=CpuSource(metrics.cpu.value))
-            self._reader_settings = (metrics.prometheus_url, metrics.cpu)
+            url, source, history = settings
+            self._reader = Prometheus(url, cpu_source=CpuSource(source.value), range_seconds=history)
+            self._reader_settings = settings
         if not self.workers:
             return NO_SIGNALS
         return await read_signals(self._reader, pool.namespace, tuple(self.workers))
-
-    def _problem(self, signals: Signals, ages: Mapping[str, float], pool: ServingPool) -> str:
-        if signals.problem:
-            return signals.problem
-        longest = pool.spec.metrics.max_age.seconds
-        if "cpu" not in ages:
-            return f"Prometheus at {pool.spec.metrics.prometheus_url} has no CPU samples of these servers yet"
-        if ages["cpu"] > longest:
-            return f"the newest CPU sample is {ages['cpu']:.0f} s old (spec.metrics.maxAge: {longest:g} s)"
-        return ""
 
     # ------------------------------------------------------------------ act
 
     def _act(self, seen: Pass) -> None:
         """Hand each server what it shall be. The worker checks again, at the moment it acts."""
         tasks = {task.name: task for task in seen.tasks}
-        states = {state.name: state for state in seen.snapshot.tasks}
         plans = {plan.server: plan for plan in seen.plan.servers}
+        budget = seen.pool.spec.standby.memory_budget
+        numbers = {task.model: [v.spec.version for v in seen.versions[task.name]] for task in seen.tasks}
         for server in seen.snapshot.servers:
             worker = self.workers.get(server.name)
             if worker is None:
                 continue
+            for model in {breakage.model for breakage in worker.broken.all()}:
+                worker.broken.keep(model, numbers.get(model, ()))
             plan = plans.get(server.name)
             targets = plan.targets if plan else {}
             applied = plan.apply if plan else frozenset[str]()
-            files = {tasks[n].model: _files(states[n], target) for n, target in targets.items() if n in tasks}
-            wanted = {
-                tasks[name].model: Want(target, _memory_bytes(states[name], server.hardware_class))
-                for name, target in targets.items()
-                if name in tasks and name in applied
-            }
-            worker.want(wanted, files)
-
-    # ------------------------------------------------------------------ status
-
-    def _report(self, seen: Pass) -> None:
-        decisions = self._decisions(seen)
-        for worker in self.workers.values():
-            for finished in worker.finished():
-                self._swap_ended(seen, finished)
-        for task in seen.tasks:
-            status = task_status(seen, task, self._statuses.task(task), decisions.get(task.name))
-            self._statuses.tasks[task.name] = status
-            self._publisher.status(_key(task), status.to_json())
-        newest = max(decisions.values(), key=lambda decision: decision.time, default=None)
-        before = self._statuses.pool or seen.pool.status
-        self._statuses.pool = pool_status(seen, before, newest)
-        self._publisher.status(_key(seen.pool), self._statuses.pool.to_json())
-        self._report_versions(seen)
-        self._report_health(seen)
-        self._measure(seen)
-
-    def _report_versions(self, seen: Pass) -> None:
-        if seen.snapshot.time_seconds - self._versions_written < STATUS_OF_VERSIONS_EVERY_SECONDS:
-            return
-        self._versions_written = seen.snapshot.time_seconds
-        for task in seen.tasks:
-            for version in seen.versions[task.name]:
-                before = self._statuses.versions.get(version.name, version.status)
-                status = version_status(seen, task, version, before)
-                self._statuses.versions[version.name] = status
-                self._publisher.status(_key(version), status.to_json())
-
-    def _decisions(self, seen: Pass) -> dict[str, Decision]:
-        """The decisions of this pass that changed what a task shall be, with an event for each."""
-        changed: dict[str, Decision] = {}
-        tasks = {task.name: task for task in seen.tasks}
-        for reason in seen.plan.reasons:
-            target = seen.target(reason.task, reason.server)
-            before = self._targets.get((reason.task, reason.server))
-            after = target.active if target else None
-            if after is not None:
-                self._targets[(reason.task, reason.server)] = after
-            if (
-                reason.task not in tasks
-                or after is None
-                or after == before
-                or (before is None and reason.code in QUIET)
-            ):
-                continue
-            changed[reason.task] = self._decision(seen, reason, before, after)
-            self._metrics.decisions.labels(self.label, reason.task, reason.code.value).inc()
-            self._publisher.note(Note(_key(tasks[reason.task]), reason.code.value, reason.sentence))
-            logger.info(
-                reason.sentence,
-                extra={"pool": self.label, "task": reason.task, "server": reason.server, "code": reason.code.value,
-                       "from_version": before, "to_version": after},
-            )  # fmt: skip
-        return changed
-
-    def _decision(self, seen: Pass, reason: Reason, before: int | None, after: int) -> Decision:
-        return Decision(
-            time=seen.time,
-            code=reason.code.value,
-            sentence=reason.sentence,
-            task=reason.task,
-            server=reason.server,
-            from_version=before,
-            to_version=after,
-            numbers=dict(reason.numbers),
-        )
-
-    def _swap_ended(self, seen: Pass, finished: Finished) -> None:
-        outcome = finished.outcome
-        task = next((task for task in seen.tasks if task.model == finished.model), None)
-        name = task.name if task else finished.model
-        kind = "standby" if finished.standby else outcome.kind.value
-        self._metrics.swaps.labels(self.label, name, kind, outcome.outcome.value).inc()
-        level = logging.INFO if outcome.ok else logging.WARNING
-        logger.log(
-            level,
-            "%s on %s: %s", name, finished.server, outcome.sentence,
-            extra={"pool": self.label, "task": name, "server": finished.server, "kind": kind,
-                   "outcome": outcome.outcome.value, "duration_seconds": round(outcome.duration_seconds, 4)},
-        )  # fmt: skip
-        if outcome.ok:
-            self._metrics.swap_duration.labels(self.label, kind).observe(outcome.duration_seconds)
-        elif task is not None:
-            self._publisher.note(Note(_key(task), "SwapFailed", f"{finished.server}: {outcome.sentence}", warning=True))
-        if task is not None and outcome.ok and not finished.standby:
-            self._publisher.note(Note(_key(task), "Swapped", f"{finished.server}: {outcome.sentence}"))
-
-    def _report_health(self, seen: Pass) -> None:
-        """Tell the administrators, once, when metrics go away or come back and when a profile can't be trusted."""
-        key = _key(seen.pool)
-        if bool(seen.metrics_problem) != bool(self._metrics_problem):
-            if seen.metrics_problem:
-                sentence = f"{seen.metrics_problem}; the last allocation is held"
-                self._publisher.note(Note(key, "MetricsMissing", sentence, warning=True))
-                logger.warning(sentence, extra={"pool": self.label})
-            else:
-                self._publisher.note(Note(key, "MetricsBack", "CPU and demand are fresh again"))
-                logger.info("CPU and demand are fresh again", extra={"pool": self.label})
-        self._metrics_problem = seen.metrics_problem
-        distrusted = frozenset(plan.server for plan in seen.plan.servers if not plan.profile_trusted)
-        for server in sorted(distrusted - self._distrusted):
-            sentence = f"{server}: the CPU is far above what the profiles predict; measure the versions again there"
-            self._publisher.note(Note(key, "ProfileNotTrusted", sentence, warning=True))
-            logger.warning(sentence, extra={"pool": self.label})
-        self._distrusted = distrusted
-
-    def _measure(self, seen: Pass) -> None:
-        plans = {plan.server: plan for plan in seen.plan.servers}
-        states = {state.name: state for state in seen.snapshot.tasks}
-        for server in seen.snapshot.servers:
-            plan = plans.get(server.name)
-            if plan and plan.expected_utilization is not None:
-                self._metrics.expected_utilization.labels(self.label, server.name).set(plan.expected_utilization)
-            if server.utilization:
-                self._metrics.observed_utilization.labels(self.label, server.name).set(server.utilization[-1].value)
-            for task, number in server.active.items():
-                self._metrics.active_version.labels(self.label, task, server.name).set(number)
-                version = next((v for v in states[task].versions if v.number == number), None)
-                if version:
-                    value = normalized_accuracy(version, states[task])
-                    self._metrics.normalized_accuracy.labels(self.label, task, server.name).set(value)
-            for task, samples in server.demand.items():
-                if samples:
-                    self._metrics.demand.labels(self.label, task, server.name).set(samples[-1].value)
-
-
-class _Statuses:
-    """The statuses as they were last built; at first those that the API server has."""
-
-    def __init__(self) -> None:
-        self.pool: ServingPoolStatus | None = None
-        self.tasks: dict[str, InferenceTaskStatus] = {}
-        self.versions: dict[str, ModelVersionStatus] = {}
-
-    def task(self, task: InferenceTask) -> InferenceTaskStatus:
-        return self.tasks.get(task.name, task.status)
-
-
-def _key(resource: InferenceTask | ServingPool | ModelVersion) -> ObjectKey:
-    metadata = resource.metadata
-    return ObjectKey(type(resource).__name__, metadata.namespace, metadata.name, metadata.uid)
+            files = {tasks[name].model: _files(seen.states[name], target) for name, target in targets.items()}
+            peaks = {name: _memory_bytes(seen.states[name], server.hardware_class) for name in applied}
+            orders = within_budget({name: targets[name] for name in applied}, peaks, budget.bytes if budget else None)
+            worker.want({tasks[name].model: Want(target, peaks[name]) for name, target in orders.items()}, files)
 
 
 def _files(task: TaskState, target: Target) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from rung.control.metrics import Metrics
 logger = logging.getLogger(__name__)
 
 NUMBERS_EVERY_SECONDS = 5.0
+NUMBERS_A_SECOND = 4.0
+"""With many objects, statuses of which only numbers moved wait longer: the API server gets at most so many a second."""
 RETRY_AFTER_SECONDS = 2.0
 EVENTS_KEPT = 500
 WRITES_AT_ONCE = 8
@@ -56,6 +58,8 @@ class Publisher:
         self._cluster = cluster
         self._metrics = metrics
         self._wanted: dict[ObjectKey, Mapping[str, Any]] = {}
+        self._waiting: set[ObjectKey] = set()
+        """Those of which the newest status is not written yet."""
         self._written: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
         self._notes: deque[Note] = deque(maxlen=EVENTS_KEPT)
         self._wake = asyncio.Event()
@@ -63,13 +67,17 @@ class Publisher:
 
     def status(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
         """Say what the status of an object shall be, as JSON."""
+        if self._wanted.get(key) == status:
+            return
         self._wanted[key] = status
+        self._waiting.add(key)
         self._wake.set()
 
     def forget(self, key: ObjectKey) -> None:
         """Stop keeping the status of an object that is gone."""
         self._wanted.pop(key, None)
         self._written.pop(key, None)
+        self._waiting.discard(key)
 
     def note(self, note: Note) -> None:
         """Post an event, once, when the API server takes it. The oldest are dropped when too many wait."""
@@ -80,7 +88,7 @@ class Publisher:
         """Write until cancelled."""
         while True:
             try:
-                waits = [self._due(key) for key in self._wanted if self._differs(key)]
+                waits = [self._due(key) for key in self._waiting]
                 pause = min(waits, default=60.0)
                 if not self._notes and pause > 0:
                     self._wake.clear()
@@ -100,13 +108,10 @@ class Publisher:
         """Write everything that waits, as far as the deadline allows: for a graceful stop."""
         try:
             async with asyncio.timeout(deadline_seconds):
-                self._written = {key: (0.0, written) for key, (_, written) in self._written.items()}
+                self._written = {key: (float("-inf"), written) for key, (_, written) in self._written.items()}
                 await self._write_once()
         except TimeoutError:
             logger.warning("Some statuses were not written before the stop")
-
-    def _differs(self, key: ObjectKey) -> bool:
-        return key not in self._written or self._written[key][1] != self._wanted[key]
 
     def _due(self, key: ObjectKey) -> float:
         """Seconds until this status should be written; 0 or less is now."""
@@ -115,10 +120,11 @@ class Publisher:
         written_at, written = self._written[key]
         if _still(written) != _still(self._wanted[key]):
             return 0.0
-        return written_at + NUMBERS_EVERY_SECONDS - time.monotonic()
+        pause = max(NUMBERS_EVERY_SECONDS, len(self._wanted) / NUMBERS_A_SECOND)
+        return written_at + pause - time.monotonic()
 
     async def _write_once(self) -> bool:
-        due = [key for key in self._wanted if self._differs(key) and self._due(key) <= 0]
+        due = [key for key in self._waiting if self._due(key) <= 0]
         gate = asyncio.Semaphore(WRITES_AT_ONCE)
 
         async def write(key: ObjectKey) -> bool:
@@ -127,9 +133,10 @@ class Publisher:
 
         worked = all(await asyncio.gather(*(write(key) for key in due)))
         while self._notes and worked:
-            worked = await self._write_note(self._notes[0])
-            if worked and self._notes:
-                self._notes.popleft()
+            note = self._notes.popleft()
+            worked = await self._write_note(note)
+            if not worked and len(self._notes) < EVENTS_KEPT:
+                self._notes.appendleft(note)
         if worked:
             self._failing = False
         return worked
@@ -140,6 +147,7 @@ class Publisher:
             return True
         try:
             await self._cluster.patch_status(key.kind, key.namespace, key.name, status, uid=key.uid)
+            self._metrics.status_writes.inc()
         except (NotFound, Conflict):
             # Gone, or another object of that name: its own pass will say what its status is.
             self.forget(key)
@@ -147,13 +155,19 @@ class Publisher:
         except Refused as error:
             # Trying the same again does not help; a status that changed is tried again.
             self._complain(f"The status of {key.kind} {key.namespace}/{key.name}", error)
-            self._written[key] = (time.monotonic(), status)
+            self._is_written(key, status)
             return True
         except KubernetesError as error:
             self._complain(f"The status of {key.kind} {key.namespace}/{key.name}", error)
             return False
-        self._written[key] = (time.monotonic(), status)
+        self._is_written(key, status)
         return True
+
+    def _is_written(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
+        if key in self._wanted:
+            self._written[key] = (time.monotonic(), status)
+            if self._wanted[key] == status:
+                self._waiting.discard(key)
 
     async def _write_note(self, note: Note) -> bool:
         about = note.about

@@ -10,13 +10,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from rung.adapters.agent import AgentClient, AgentError, Inventory
-from rung.adapters.triton import State, TritonClient, TritonError
+from rung.adapters.triton import DeadlineExceeded, Refused, State, TritonClient, TritonError
 from rung.control.backoff import BrokenVersions
+from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
+from rung.control.revive import dead_versions, revive
 from rung.control.swap import Deadlines, Kind, MemoryBudget, Outcome, SwapOutcome, apply, load_standbys
 from rung.control.view import ServerPod
 from rung.core.plan import Target
@@ -25,48 +27,12 @@ from rung.core.swap_steps import wanted_versions
 logger = logging.getLogger(__name__)
 
 INDEX_DEADLINE_SECONDS = 2.0
+HEALTH_EVERY_SECONDS = 10.0
+"""Each loaded version is asked this often whether its process lives, and at once when requests fail."""
+SHORTEST_HEALTH_PAUSE_SECONDS = 2.0
+ROUNDS_IN_A_ROW = 4
+"""After so many tries a model that still differs waits for the next look at its server."""
 OUTCOMES_KEPT = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """What one model shall be on this server; `memory_bytes` is the peak of each version, where it was measured."""
-
-    target: Target
-    memory_bytes: Mapping[int, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What a server was last seen to have. Before the first answer `reachable` is False and `loaded` empty."""
-
-    reachable: bool = False
-    message: str = "not asked yet"
-    time_seconds: float = 0.0
-    """When Triton last answered."""
-    loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """By model: versions that are ready."""
-    inventory: Inventory | None = None
-    """What the agent last said; it stays when the agent does not answer, because the files stay too."""
-    inventory_message: str = ""
-    """Why the agent did not answer the last time; empty when it did."""
-
-    def files(self, model: str) -> frozenset[int]:
-        """Return the versions whose files are on the server, whole and verified."""
-        found = self.inventory.tasks.get(model) if self.inventory else None
-        return found.available() if found else frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A swap that ended."""
-
-    server: str
-    model: str
-    time_seconds: float
-    outcome: SwapOutcome
-    standby: bool = False
-    """True when a standby was loaded: what answers did not change."""
 
 
 class ServerWorker:
@@ -102,8 +68,8 @@ class ServerWorker:
         self._swaps: dict[str, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._finished: deque[Finished] = deque(maxlen=OUTCOMES_KEPT)
-        self.swapped = asyncio.Event()
-        """Set whenever a swap ends."""
+        self._suspects: set[str] = set()
+        self._suspicion = asyncio.Event()
 
     # ------------------------------------------------------------------ life
 
@@ -113,10 +79,21 @@ class ServerWorker:
         self._watchers = [
             asyncio.create_task(self._forever(self._observe_triton), name=f"triton of {name}"),
             asyncio.create_task(self._forever(self._observe_agent), name=f"agent of {name}"),
+            asyncio.create_task(self._watch_health(), name=f"health of {name}"),
         ]
 
-    async def stop(self) -> None:
-        """Stop watching and swapping; the server goes on with what it has."""
+    async def stop(self, patience_seconds: float = 0.0) -> None:
+        """Stop watching and swapping; the server goes on with what it has.
+
+        A swap that is cut leaves the server serving. Only a version that is being revived may leave a gap, so what is
+        under way gets `patience_seconds` to end.
+        """
+        self._wanted = {}
+        for task in self._watchers:
+            task.cancel()
+        running = [task for task in self._swaps.values() if not task.done()]
+        if running and patience_seconds > 0:
+            await asyncio.wait(running, timeout=patience_seconds)
         tasks = [*self._watchers, *self._swaps.values()]
         for task in tasks:
             task.cancel()
@@ -164,12 +141,26 @@ class ServerWorker:
     async def _observe_agent(self) -> None:
         try:
             inventory = await self._agent.inventory()
-            if self._wanted_files:
-                await self._agent.put_wanted(self._wanted_files)
         except AgentError as error:
             self.observation = replace(self.observation, inventory_message=str(error))
             return
+        self._forgive_new_files(inventory)
         self.observation = replace(self.observation, inventory=inventory, inventory_message="")
+        if self._wanted_files:
+            try:
+                await self._agent.put_wanted(self._wanted_files)
+            except AgentError as error:
+                # A hint that was not taken: what the agent said before counts all the same.
+                self.observation = replace(self.observation, inventory_message=str(error))
+
+    def _forgive_new_files(self, inventory: Inventory) -> None:
+        """Let a broken version be tried at once when its files were fetched anew."""
+        for breakage in self.broken.all():
+            before = self.observation.file(breakage.model, breakage.version)
+            found = inventory.tasks.get(breakage.model)
+            now = found.versions.get(breakage.version) if found else None
+            if before and now and (before.state, before.sha256) != (now.state, now.sha256):
+                self.broken.forgive(breakage.model, [breakage.version])
 
     def finished(self) -> tuple[Finished, ...]:
         """Return the swaps that ended since the last call, oldest first."""
@@ -218,7 +209,10 @@ class ServerWorker:
     async def _bring(self, model: str) -> None:
         """Bring one model to its target: first the version that answers, then the standbys."""
         try:
-            while (want := self._wanted.get(model)) is not None and self._differs(model):
+            for _ in range(ROUNDS_IN_A_ROW):
+                want = self._wanted.get(model)
+                if want is None or not self._differs(model):
+                    return
                 target = self._servable(want.target, model)
                 config = self._config(model)
                 if target is None or config is None:
@@ -268,7 +262,7 @@ class ServerWorker:
             versions_memory=want.memory_bytes,
             loaded=loaded,
         )
-        self._note(model, outcome, standby=False)
+        self._note(model, outcome, outcome.kind.value)
         await self.look()
         return outcome.ok
 
@@ -283,19 +277,76 @@ class ServerWorker:
             versions_memory=want.memory_bytes,
         )
         for outcome in outcomes:
-            self._note(model, outcome, standby=True)
+            self._note(model, outcome, STANDBY)
         await self.look()
         return all(outcome.ok for outcome in outcomes)
 
-    def _note(self, model: str, outcome: SwapOutcome, *, standby: bool) -> None:
+    def _note(self, model: str, outcome: SwapOutcome, kind: str) -> None:
         now = self._wall_clock()
         if outcome.blames_version or outcome.outcome is Outcome.REFUSED_MEMORY:
             self.broken.failed(model, outcome.to_version, outcome.sentence, now)
         elif outcome.ok:
             self.broken.worked(model, outcome.to_version)
         if outcome.kind is not Kind.NONE or not outcome.ok:
-            self._finished.append(Finished(self.pod.name, model, now, outcome, standby))
-            self.swapped.set()
+            self._finished.append(Finished(self.pod.name, model, kind, outcome))
+
+    # ------------------------------------------------------------------ versions whose process died
+
+    def suspect(self, models: Iterable[str]) -> None:
+        """Say that requests for these models fail: their versions are looked at now, not at the next round."""
+        self._suspects |= set(models) & set(self._wanted)
+        if self._suspects:
+            self._suspicion.set()
+
+    async def _watch_health(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEALTH_EVERY_SECONDS):
+                    await self._suspicion.wait()
+            models = sorted(self._suspects or self._wanted)
+            self._suspects.clear()
+            self._suspicion.clear()
+            for model in models:
+                try:
+                    await self._check_health(model)
+                except TritonError as error:
+                    logger.debug("Health of %s on %s is not known: %s", model, self.pod.name, error)
+                except Exception:
+                    logger.exception("Looking after %s on %s failed; it goes on", model, self.pod.name)
+            await asyncio.sleep(SHORTEST_HEALTH_PAUSE_SECONDS)
+
+    async def _check_health(self, model: str) -> None:
+        """Ask each loaded version of a model for an answer, and load those again whose process is dead."""
+        config = self._config(model)
+        if not self.observation.reachable or not config or not self.observation.loaded.get(model):
+            return
+        if model in self.swapping() or not await dead_versions(self._triton, model, config_text=config):
+            return
+        # Asked while nothing held the swaps back, so one may have begun since: then it is the next round's matter.
+        if model in self._wanted and model not in self.swapping():
+            self._swaps[model] = asyncio.create_task(self._revive(model, config), name=f"revive {model}")
+            await asyncio.wait([self._swaps[model]])
+
+    async def _revive(self, model: str, config: str) -> None:
+        started = time.monotonic()
+        loaded = self.observation.loaded.get(model, frozenset())
+        active = max(loaded, default=0)
+        dead: frozenset[int] = frozenset()
+        try:
+            dead = await revive(
+                self._triton, model, config_text=config, deadlines=Deadlines(load=self.load_deadline_seconds)
+            )
+            if not dead:
+                return
+            numbers = ", ".join(map(str, sorted(dead)))
+            fault, sentence = Outcome.OK, f"the process of version {numbers} had died; it was loaded again"
+        except TritonError as error:
+            kinds = {Refused: Outcome.LOAD_FAILED, DeadlineExceeded: Outcome.TIMED_OUT}
+            fault = kinds.get(type(error), Outcome.UNREACHABLE)
+            sentence = f"a process of version {active} or its standbys died, and loading it again failed: {error}"
+        seconds = time.monotonic() - started
+        self._note(model, SwapOutcome(Kind.COLD, fault, active, active, seconds, sentence), REVIVE)
+        await self.look()
 
 
 class _Turns(AsyncExitStack):

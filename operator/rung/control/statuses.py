@@ -1,26 +1,22 @@
-"""From a plan and what was seen to the statuses of the pool, its tasks and their versions. Pure."""
+"""From a plan and what was seen to the statuses of tasks. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from rung.api import (
     Condition,
     ConditionStatus,
-    Cpu,
     Decision,
     FrontierStatus,
     InferenceTask,
     InferenceTaskStatus,
     ModelVersion,
     PoolMode,
-    PoolServerPhase,
-    PoolServerStatus,
     ServerPhase,
     ServingPool,
-    ServingPoolStatus,
     TaskMode,
     TaskServerStatus,
     with_conditions,
@@ -29,7 +25,7 @@ from rung.control.servers import ServerWorker
 from rung.core.frontier import Metric, ladder, normalized_accuracy
 from rung.core.plan import Memory, Plan, Reason, ServerPlan, Target
 from rung.core.signals import demand_rps
-from rung.core.snapshot import PoolSnapshot, ServerState, TaskState
+from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
 
 DEMAND_WINDOW_SECONDS = 5.0
 
@@ -48,6 +44,28 @@ class Pass:
     metric: Metric
     metrics_problem: str = ""
     """Why there are no fresh signals; empty when there are."""
+    doubted: frozenset[str] = frozenset()
+    """Servers whose profiles can't be trusted."""
+    needs_signals: bool = True
+    """Whether the policy decides by signals."""
+    rivals: tuple[tuple[InferenceTask, str], ...] = ()
+    """Tasks that are left out, each with the name of the one that has its model."""
+
+    def __post_init__(self) -> None:
+        """Sort by name once what is asked for a task or a server at a time."""
+        by_task: dict[str, list[Reason]] = {}
+        for reason in self.plan.reasons:
+            by_task.setdefault(reason.task, []).append(reason)
+        object.__setattr__(self, "_reasons", by_task)
+        object.__setattr__(self, "states", {state.name: state for state in self.snapshot.tasks})
+        object.__setattr__(self, "_plans", {plan.server: plan for plan in self.plan.servers})
+        object.__setattr__(self, "_ladders", {})
+
+    states: Mapping[str, TaskState] = field(init=False, repr=False)
+    """The tasks as the policy saw them, by name."""
+    _reasons: Mapping[str, list[Reason]] = field(init=False, repr=False)
+    _plans: Mapping[str, ServerPlan] = field(init=False, repr=False)
+    _ladders: dict[tuple[str, str], tuple[Version, ...]] = field(init=False, repr=False)
 
     @property
     def time(self) -> datetime:
@@ -56,7 +74,7 @@ class Pass:
 
     def state(self, task: InferenceTask) -> TaskState:
         """The task as the policy saw it."""
-        return next(state for state in self.snapshot.tasks if state.name == task.name)
+        return self.states[task.name]
 
     def servers_of(self, task: TaskState) -> tuple[ServerState, ...]:
         """The servers that a task belongs on."""
@@ -64,12 +82,19 @@ class Pass:
 
     def target(self, task: str, server: str) -> Target | None:
         """What the plan wants for a task on a server."""
-        plan = next((p for p in self.plan.servers if p.server == server), None)
+        plan = self._plans.get(server)
         return plan.targets.get(task) if plan else None
+
+    def ladder(self, task: TaskState, hardware_class: str) -> tuple[Version, ...]:
+        """The frontier of every registered version of a task, cheapest first."""
+        key = (task.name, hardware_class)
+        if key not in self._ladders:
+            self._ladders[key] = ladder(task.versions, hardware_class, self.metric)
+        return self._ladders[key]
 
     def reasons(self, task: str) -> tuple[Reason, ...]:
         """Why the task is where it is, one reason for each server."""
-        return tuple(reason for reason in self.plan.reasons if reason.task == task)
+        return tuple(self._reasons.get(task, ()))
 
     def condition(self, kind: str, holds: bool | None, reason: str, message: str, generation: int | None) -> Condition:
         """Build a condition of this moment; `holds` None is Unknown."""
@@ -94,7 +119,7 @@ def task_status(
     state = seen.state(task)
     servers = seen.servers_of(state)
     by_number = {version.number: version for version in state.versions}
-    active = {s.name: s.active[task.name] for s in servers if task.name in s.active}
+    active = {s.name: s.active[task.name] for s in servers if s.ready and task.name in s.active}
     targets = {s.name: t.active for s in servers if (t := seen.target(task.name, s.name)) is not None}
     known = [by_number[number] for number in active.values() if number in by_number]
     worst = min(known, key=lambda version: version.accuracy, default=None)
@@ -113,13 +138,28 @@ def task_status(
         active_version=worst.number if worst else _least(active.values(), by_number),
         target_version=wanted,
         recommended_version=recommended if observed_only else None,
-        accuracy=_rounded(sum(v.accuracy for v in known) / len(known), 5) if known else None,
-        normalized_accuracy=_rounded(min(1.0, sum(normalized) / len(normalized)), 5) if normalized else None,
-        demand=_rounded(sum(demands), 1) if demands else None,
+        accuracy=round(sum(v.accuracy for v in known) / len(known), 5) if known else None,
+        normalized_accuracy=round(min(1.0, sum(normalized) / len(normalized)), 5) if normalized else None,
+        demand=round(sum(demands), 1) if demands else None,
         frontier=_frontier(seen, state, servers),
         servers=details,
         last_decision=changed or before.last_decision,
         observed_generation=task.metadata.generation,
+    )
+
+
+def rival_status(seen: Pass, task: InferenceTask, before: InferenceTaskStatus, served_by: str) -> InferenceTaskStatus:
+    """Build the status of a task that is left out: another task of the pool has its model."""
+    sentence = f"model {task.model} is looked after for task {served_by} of this pool: give one of them another model"
+    generation = task.metadata.generation
+    conditions = (
+        seen.condition("Ready", False, "ModelTaken", sentence, generation),
+        seen.condition("Degraded", True, "ModelTaken", sentence, generation),
+    )
+    return InferenceTaskStatus(
+        conditions=with_conditions(before.conditions, conditions),
+        last_decision=before.last_decision,
+        observed_generation=generation,
     )
 
 
@@ -128,13 +168,10 @@ def _least(numbers: Iterable[int], versions: Mapping[int, object]) -> int | None
     return min(known, default=None)
 
 
-def _rounded(value: float, digits: int) -> float:
-    return round(value, digits)
-
-
 def _task_server(seen: Pass, task: InferenceTask, server: ServerState, observed_only: bool) -> TaskServerStatus:
     worker = seen.workers[server.name]
-    active = server.active.get(task.name)
+    # What a server had when it was last heard of is not what it answers now.
+    active = server.active.get(task.name) if server.ready else None
     target = seen.target(task.name, server.name)
     loaded = server.loaded.get(task.name, frozenset())
     phase, message = ServerPhase.SERVING, ""
@@ -186,10 +223,11 @@ def _task_conditions(
     why = next(iter(reasons), None)
     code = why.code.value if why else "NoServer"
     sentence = why.sentence if why else "no ready server of the pool serves this task"
-    answering = [d for d in details if d.active is not None and d.phase is not ServerPhase.NOT_READY]
+    answering = [d for d in details if d.active is not None]
     failed = [b for w in seen.workers.values() for b in w.broken.all() if b.model == task.model]
     moving = [d.name for d in details if d.phase is ServerPhase.SWAPPING]
     registered = len(state.versions)
+    slower = _profiled_for_longer(seen, task, {server.hardware_class for server in seen.servers_of(state)})
     return (
         seen.condition("Ready", bool(answering), code if answering else "NothingAnswers", sentence, generation),
         seen.condition(
@@ -210,8 +248,8 @@ def _task_conditions(
         seen.condition(
             "VersionsAvailable",
             registered > 0,
-            "Registered" if registered else "NoModelVersion",
-            f"{registered} registered"
+            ("ProfiledForLongerLatency" if slower else "Registered") if registered else "NoModelVersion",
+            f"{registered} registered{slower}"
             if registered
             else f"no ModelVersion names this task: publish one, with taskRef.name: {task.name}",
             generation,
@@ -219,11 +257,19 @@ def _task_conditions(
     )
 
 
+def _profiled_for_longer(seen: Pass, task: InferenceTask, classes: set[str]) -> str:
+    """Say that versions were measured for a longer latency than the task asks for: they can carry less than that."""
+    profiles = [profile for version in seen.versions[task.name] for profile in version.spec.profiles]
+    asked = task.spec.slo.latency.seconds
+    longest = max((p.slo_latency.seconds for p in profiles if p.hardware_class in classes), default=asked)
+    return f", profiled for answers within {longest:g} s and not {asked:g} s" if longest > asked else ""
+
+
 def _frontier(seen: Pass, state: TaskState, servers: tuple[ServerState, ...]) -> FrontierStatus | None:
     if not servers or not state.versions:
         return None
     hardware_class = servers[0].hardware_class
-    rungs = ladder(state.versions, hardware_class, seen.metric)
+    rungs = seen.ladder(state, hardware_class)
     if not rungs:
         return None
     cheapest, best = rungs[0], rungs[-1]
@@ -235,108 +281,5 @@ def _frontier(seen: Pass, state: TaskState, servers: tuple[ServerState, ...]) ->
         best_accuracy=best.accuracy,
         cheapest_version=cheapest.number,
         cheapest_accuracy=cheapest.accuracy,
-        throughput_ratio=_rounded(ratio, 2) if ratio else None,
-    )
-
-
-# ----------------------------------------------------------------------------------------------------------- pool
-
-
-def pool_status(seen: Pass, before: ServingPoolStatus, changed: Decision | None) -> ServingPoolStatus:
-    """Build the status of the pool. `changed` is the newest decision that changed something."""
-    plans = {plan.server: plan for plan in seen.plan.servers}
-    details = tuple(_pool_server(seen, server, plans.get(server.name)) for server in seen.snapshot.servers)
-    used = [d.utilization for d in details if d.utilization is not None]
-    expected = [d.expected_utilization for d in details if d.expected_utilization is not None]
-    return ServingPoolStatus(
-        conditions=with_conditions(before.conditions, _pool_conditions(seen, details, plans)),
-        servers=details,
-        ready_servers=sum(server.ready for server in seen.snapshot.servers),
-        tasks=len(seen.tasks),
-        utilization=max(used, default=None),
-        expected_utilization=max(expected, default=None),
-        policy_memory=dict(seen.memory),
-        last_decision=changed or before.last_decision,
-        observed_generation=seen.pool.metadata.generation,
-    )
-
-
-def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> PoolServerStatus:
-    worker = seen.workers[server.name]
-    if not server.ready:
-        phase, message = PoolServerPhase.NOT_READY, worker.observation.message or "the pod is not ready"
-    elif worker.swapping():
-        phase, message = PoolServerPhase.SWAPPING, ", ".join(sorted(worker.swapping()))
-    elif not server.active:
-        phase, message = PoolServerPhase.PENDING, worker.observation.inventory_message or "serves nothing yet"
-    else:
-        phase, message = PoolServerPhase.SERVING, worker.observation.inventory_message
-    newest = server.utilization[-1].value if server.utilization and not seen.metrics_problem else None
-    return PoolServerStatus(
-        name=server.name,
-        node=worker.pod.node,
-        hardware_class=server.hardware_class,
-        capacity=Cpu.from_cores(server.capacity_cores) if server.capacity_cores else None,
-        utilization=_rounded(newest, 2) if newest is not None else None,
-        expected_utilization=_rounded(plan.expected_utilization, 2)
-        if plan and plan.expected_utilization is not None
-        else None,
-        phase=phase,
-        message=message[:1000],
-    )
-
-
-def _pool_conditions(
-    seen: Pass, details: tuple[PoolServerStatus, ...], plans: Mapping[str, ServerPlan]
-) -> tuple[Condition, ...]:
-    generation = seen.pool.metadata.generation
-    ready = sum(server.ready for server in seen.snapshot.servers)
-    count = len(details)
-    over = {p.server: p.expected_utilization for p in plans.values() if (p.expected_utilization or 0.0) > 1.0}
-    distrusted = sorted(p.server for p in plans.values() if not p.profile_trusted)
-    unprofiled = sorted(
-        {
-            s.hardware_class
-            for s in seen.snapshot.servers
-            if any(
-                t.versions and not any(s.hardware_class in v.profiles for v in t.versions) for t in seen.snapshot.tasks
-            )
-        }
-    )
-    if distrusted:
-        capacity = (
-            False,
-            "ProfileNotTrusted",
-            f"CPU is far above what the profiles predict on {', '.join(distrusted)}",
-        )
-    elif unprofiled:
-        capacity = (False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}")
-    else:
-        capacity = (True, "Profiled", "")
-    return (
-        seen.condition(
-            "Ready",
-            ready > 0,
-            "Serving" if ready else "NoServer",
-            f"{ready} of {count} servers are ready"
-            if count
-            else "no pod has the labels of spec.serverSelector: "
-            + ", ".join(f"{key}={value}" for key, value in seen.pool.spec.server_selector.items()),
-            generation,
-        ),
-        seen.condition(
-            "MetricsAvailable",
-            not seen.metrics_problem,
-            "Fresh" if not seen.metrics_problem else "Missing",
-            seen.metrics_problem[:1000],
-            generation,
-        ),
-        seen.condition(
-            "Overloaded",
-            bool(over),
-            "DemandAboveCapacity" if over else "Fits",
-            "; ".join(f"{server} would need {value:.0%} of its CPU" for server, value in over.items() if value),
-            generation,
-        ),
-        seen.condition("CapacityKnown", capacity[0], capacity[1], capacity[2], generation),
+        throughput_ratio=round(ratio, 2) if ratio else None,
     )

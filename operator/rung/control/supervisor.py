@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,8 +15,12 @@ from rung.control.pool_loop import PoolLoop
 from rung.control.publish import Note, ObjectKey, Publisher
 from rung.control.view import ClusterView, Namespaced
 
+logger = logging.getLogger(__name__)
+
 LONGEST_SILENCE_SECONDS = 30.0
+"""Beyond the pool's interval: a loop that is silent for longer hangs."""
 FLUSH_SECONDS = 3.0
+REFUSALS_KEPT = 1000
 
 
 class Supervisor:
@@ -27,6 +32,7 @@ class Supervisor:
         self.publisher = Publisher(cluster, metrics)
         self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
         self._writer: asyncio.Task[None] | None = None
+        self._refused: dict[tuple[str, str, str], str] = {}
 
     def start(self) -> None:
         """Begin to write statuses. Call inside the running event loop."""
@@ -47,15 +53,23 @@ class Supervisor:
                 await found[1]
 
     def refuse(self, error: InvalidObject) -> None:
-        """Tell the owner of an object that can't be read: it is left out, the others go on."""
+        """Tell the owner of an object that can't be read, once for each fault: the others go on."""
+        key = (error.kind, error.namespace, error.name)
+        if self._refused.get(key) == str(error):
+            return
+        if len(self._refused) >= REFUSALS_KEPT:
+            self._refused.clear()
+        self._refused[key] = str(error)
+        logger.warning("Not followed until it is mended: %s", error, extra={"kind": error.kind})
         self.metrics.invalid_objects.labels(error.kind).inc()
         about = ObjectKey(error.kind, error.namespace, error.name)
-        self.publisher.note(Note(about, "Invalid", f"left out: {error.field}: {error.sentence}", warning=True))
+        self.publisher.note(
+            Note(about, "Invalid", f"not followed until it is mended: {error.field}: {error.sentence}", warning=True)
+        )
 
     async def stop(self) -> None:
         """End every loop and write what waits."""
-        for key in list(self._loops):
-            await self.end(key)
+        await asyncio.gather(*(self.end(key) for key in list(self._loops)))
         if self._writer is not None:
             self._writer.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -64,5 +78,6 @@ class Supervisor:
 
     def silent(self, clock: Callable[[], float] = time.monotonic) -> dict[str, float]:
         """Return the pools whose loop ended no pass for too long, with the seconds since."""
-        ages = {loop.label: clock() - loop.last_pass_monotonic for loop, _ in self._loops.values()}
+        loops = [loop for loop, _ in self._loops.values()]
+        ages = {loop.label: clock() - loop.last_pass_monotonic - loop.interval_seconds for loop in loops}
         return {label: age for label, age in ages.items() if age > LONGEST_SILENCE_SECONDS}

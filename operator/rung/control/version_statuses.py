@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from rung.api import BrokenServer, InferenceTask, ModelVersion, ModelVersionStatus, with_conditions
 from rung.control.servers import ServerWorker
 from rung.control.statuses import Pass
-from rung.core.frontier import dominated_by, ladder
+from rung.core.frontier import dominated_by
 
 
 def version_status(
@@ -18,7 +18,7 @@ def version_status(
     servers = seen.servers_of(state)
     mine = next(v for v in state.versions if v.number == version.spec.version)
     classes = sorted({server.hardware_class for server in servers} & set(mine.profiles))
-    on = tuple(c for c in classes if mine in ladder(state.versions, c, seen.metric))
+    on = tuple(c for c in classes if mine in seen.ladder(state, c))
     beaten = next(
         (d for c in classes if c not in on and (d := dominated_by(mine, state.versions, c, seen.metric))), None
     )

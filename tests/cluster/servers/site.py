@@ -12,17 +12,21 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rung_devcluster.tools import ensure_tools
 
+from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
 from servers.models import config_text, version_model
+from servers.open_loop import OpenLoop
 from servers.s3 import S3Server, free_port
 from servers.triton import TritonServer
 
@@ -97,31 +101,48 @@ class Site:
         self.register(task, number, throughput=1000.0 / layers)
 
     def register(self, task: str, number: int, *, throughput: float, accuracy: float | None = None) -> None:
+        self.apply(self.version_manifest(task, number, throughput=throughput, accuracy=accuracy))
+
+    @staticmethod
+    def version_manifest(task: str, number: int, *, throughput: float, accuracy: float | None = None) -> dict[str, Any]:
+        artifact = {"uri": f"s3://models/demo/{task}/{number}/model.onnx", "sha256": "0" * 64, "bytes": 1}
         value = accuracy if accuracy is not None else 0.90 + number / 1000
-        self.apply(
-            {
-                "kind": "ModelVersion",
-                "metadata": {"name": f"{task}-{number}"},
-                "spec": {
-                    "taskRef": {"name": task},
-                    "version": number,
-                    "artifact": {
-                        "uri": f"s3://models/demo/{task}/{number}/model.onnx",
-                        "sha256": "0" * 64,
-                        "bytes": 1,
-                    },
-                    "accuracy": {"metric": "top1", "value": value, "samples": 100, "dataset": "made"},
-                    "profiles": [
-                        {
-                            "hardwareClass": "default",
-                            "sloLatency": "400ms",
-                            "maxThroughput": throughput,
-                            "cpuSecondsPerInference": 1.0 / throughput,
-                        }
-                    ],
-                },
-            }
-        )
+        profile = {
+            "hardwareClass": "default",
+            "sloLatency": "400ms",
+            "maxThroughput": throughput,
+            "cpuSecondsPerInference": 1.0 / throughput,
+        }
+        return {
+            "apiVersion": "rung.dev/v1alpha1",
+            "kind": "ModelVersion",
+            "metadata": {"name": f"{task}-{number}"},
+            "spec": {
+                "taskRef": {"name": task},
+                "version": number,
+                "artifact": artifact,
+                "accuracy": {"metric": "top1", "value": value, "samples": 100, "dataset": "made"},
+                "profiles": [profile],
+            },
+        }
+
+    def create(self, manifests: list[dict[str, Any]]) -> None:
+        """Create many objects, four requests at a time."""
+        plurals = {"InferenceTask": "inferencetasks", "ModelVersion": "modelversions"}
+        with ThreadPoolExecutor(4) as pool:
+            answers = pool.map(
+                lambda body: self.api.send(
+                    "POST", f"/apis/rung.dev/v1alpha1/namespaces/{self.namespace}/{plurals[body['kind']]}", body
+                ),
+                manifests,
+            )
+            assert {status for status, _ in answers} <= {201}
+
+    def listed(self, kind: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(self.api.kubectl("-n", self.namespace, "get", kind, "-o", "json"))[
+            "items"
+        ]
+        return found
 
     def make_pool(self, **spec: Any) -> None:
         body: dict[str, Any] = {
@@ -177,6 +198,27 @@ class Site:
     def agent_port(self) -> int:
         return int(self.agent.env["RUNG_AGENT_LISTEN"].rpartition(":")[2])
 
+    @contextlib.contextmanager
+    def load(self, task: str, rate_rps: float = 30.0) -> Iterator[OpenLoop]:
+        """Load a task for the length of the block, from a thread of its own."""
+        load = OpenLoop(self.triton.address, task, rate_rps)
+        loop = asyncio.new_event_loop()
+        stop = asyncio.Event()
+        thread = threading.Thread(target=loop.run_until_complete, args=(load.run(stop),), daemon=True)
+        thread.start()
+        try:
+            self.wait(lambda: any(not answer.error for answer in load.answers), f"an answer for {task}")
+            yield load
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(60)
+            loop.close()
+
+    def clear(self) -> None:
+        """Remove every object of the project; the server keeps what it has loaded."""
+        for kind in ("itask", "mver", "spool"):
+            self.api.kubectl("-n", self.namespace, "delete", kind, "--all", "--wait=true")
+
     # ------------------------------------------------------------------ what is seen
 
     def get(self, kind: str, name: str) -> dict[str, Any]:
@@ -193,6 +235,14 @@ class Site:
     def events(self, name: str) -> list[tuple[str, str]]:
         listed = json.loads(self.api.kubectl("-n", self.namespace, "get", "events.events.k8s.io", "-o", "json"))
         return [(e["reason"], e.get("note", "")) for e in listed["items"] if e["regarding"].get("name") == name]
+
+    def last_pass_seconds_ago(self, pool: str) -> float:
+        """Ask the operator's own metrics when the loop last ended a pass."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.operator_port}/metrics", timeout=5) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(f'rung_last_pass_timestamp_seconds{{pool="{self.namespace}/{pool}"}}'):
+                    return time.time() - float(line.rpartition(" ")[2])
+        raise AssertionError(f"the operator has no loop for {pool}")
 
     def wait(self, condition: Callable[[], bool], what: str, seconds: float = SETTLE_SECONDS) -> float:
         """Wait until a condition holds and return how long it took; a fault shows the operator's log."""

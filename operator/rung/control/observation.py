@@ -1,0 +1,59 @@
+"""What is wanted of one server, what it was last seen to have, and what was done to it: plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from rung.adapters.agent import Inventory, VersionInventory
+from rung.control.swap import SwapOutcome
+from rung.core.plan import Target
+
+REVIVE = "revive"
+STANDBY = "standby"
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """What one model shall be on this server; `memory_bytes` is the peak of each version, where it was measured."""
+
+    target: Target
+    memory_bytes: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What a server was last seen to have. Before the first answer `reachable` is False and `loaded` empty."""
+
+    reachable: bool = False
+    message: str = "not asked yet"
+    time_seconds: float = 0.0
+    """When Triton last answered."""
+    loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By model: versions that are ready."""
+    inventory: Inventory | None = None
+    """What the agent last said; it stays when the agent does not answer, because the files stay too."""
+    inventory_message: str = ""
+    """Why the agent did not answer the last time; empty when it did."""
+
+    def files(self, model: str) -> frozenset[int]:
+        """Return the versions whose files are on the server, whole and verified."""
+        found = self.inventory.tasks.get(model) if self.inventory else None
+        return found.available() if found else frozenset()
+
+    def file(self, model: str, version: int) -> VersionInventory | None:
+        """Return what the agent says of one version's files, None when it knows nothing of them."""
+        found = self.inventory.tasks.get(model) if self.inventory else None
+        return found.versions.get(version) if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A swap that ended."""
+
+    server: str
+    model: str
+    kind: str
+    """`warm` or `cold`; `standby` when one was loaded and what answers did not change; `revive` when a version whose
+    process had died was loaded again."""
+    outcome: SwapOutcome

@@ -1,0 +1,117 @@
+"""From a plan and what was seen to the status of the pool. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rung.api import Condition, Cpu, Decision, PoolServerPhase, PoolServerStatus, ServingPoolStatus, with_conditions
+from rung.control.statuses import Pass
+from rung.core.plan import ServerPlan
+from rung.core.snapshot import ServerState
+
+
+def pool_status(seen: Pass, before: ServingPoolStatus, changed: Decision | None) -> ServingPoolStatus:
+    """Build the status of the pool. `changed` is the newest decision that changed something."""
+    plans = {plan.server: plan for plan in seen.plan.servers}
+    details = tuple(_pool_server(seen, server, plans.get(server.name)) for server in seen.snapshot.servers)
+    used = [d.utilization for d in details if d.utilization is not None]
+    expected = [d.expected_utilization for d in details if d.expected_utilization is not None]
+    return ServingPoolStatus(
+        conditions=with_conditions(before.conditions, _pool_conditions(seen, details, plans)),
+        servers=details,
+        ready_servers=sum(server.ready for server in seen.snapshot.servers),
+        tasks=len(seen.tasks),
+        utilization=max(used, default=None),
+        expected_utilization=max(expected, default=None),
+        policy_memory=dict(seen.memory),
+        last_decision=changed or before.last_decision,
+        observed_generation=seen.pool.metadata.generation,
+    )
+
+
+def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> PoolServerStatus:
+    worker = seen.workers[server.name]
+    if not server.ready:
+        phase, message = PoolServerPhase.NOT_READY, worker.observation.message or "the pod is not ready"
+    elif worker.swapping():
+        phase, message = PoolServerPhase.SWAPPING, ", ".join(sorted(worker.swapping()))
+    elif not server.active:
+        phase, message = PoolServerPhase.PENDING, worker.observation.inventory_message or "serves nothing yet"
+    else:
+        phase, message = PoolServerPhase.SERVING, worker.observation.inventory_message
+    newest = server.utilization[-1].value if server.utilization and not seen.metrics_problem else None
+    return PoolServerStatus(
+        name=server.name,
+        node=worker.pod.node,
+        hardware_class=server.hardware_class,
+        capacity=Cpu.from_cores(server.capacity_cores) if server.capacity_cores else None,
+        utilization=round(newest, 2) if newest is not None else None,
+        expected_utilization=round(plan.expected_utilization, 2)
+        if plan and plan.expected_utilization is not None
+        else None,
+        phase=phase,
+        message=message[:1000],
+    )
+
+
+def _pool_conditions(
+    seen: Pass, details: tuple[PoolServerStatus, ...], plans: Mapping[str, ServerPlan]
+) -> tuple[Condition, ...]:
+    generation = seen.pool.metadata.generation
+    ready = sum(server.ready for server in seen.snapshot.servers)
+    count = len(details)
+    over = {p.server: p.expected_utilization for p in plans.values() if (p.expected_utilization or 0.0) > 1.0}
+    distrusted = sorted(seen.doubted)
+    unprofiled = sorted(
+        {
+            s.hardware_class
+            for s in seen.snapshot.servers
+            if any(
+                t.versions and not any(s.hardware_class in v.profiles for v in t.versions) for t in seen.snapshot.tasks
+            )
+        }
+    )
+    unsized = sorted(s.name for s in seen.snapshot.servers if not s.capacity_cores)
+    if unsized:
+        capacity = (
+            False,
+            "NoCapacity",
+            f"{', '.join(unsized)}: the container triton has no CPU limit, and the node's allocatable CPU is not known",
+        )
+    elif distrusted:
+        capacity = (
+            False,
+            "ProfileNotTrusted",
+            f"CPU is far above what the profiles predict on {', '.join(distrusted)}",
+        )
+    elif unprofiled:
+        capacity = (False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}")
+    else:
+        capacity = (True, "Profiled", "")
+    return (
+        seen.condition(
+            "Ready",
+            ready > 0,
+            "Serving" if ready else "NoServer",
+            f"{ready} of {count} servers are ready"
+            if count
+            else "no pod has the labels of spec.serverSelector: "
+            + ", ".join(f"{key}={value}" for key, value in seen.pool.spec.server_selector.items()),
+            generation,
+        ),
+        seen.condition(
+            "MetricsAvailable",
+            not seen.metrics_problem,
+            "Fresh" if not seen.metrics_problem else "Missing",
+            seen.metrics_problem[:1000],
+            generation,
+        ),
+        seen.condition(
+            "Overloaded",
+            bool(over),
+            "DemandAboveCapacity" if over else "Fits",
+            "; ".join(f"{server} would need {value:.0%} of its CPU" for server, value in over.items() if value)[:1000],
+            generation,
+        ),
+        seen.condition("CapacityKnown", capacity[0], capacity[1], capacity[2][:1000], generation),
+    )
