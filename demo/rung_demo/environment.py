@@ -155,10 +155,10 @@ def _rung_port(kubernetes: Kubernetes, *arguments: str) -> None:
 
 def _install(kubernetes: Kubernetes, stages: Stages) -> None:
     with stages.stage("Prometheus, S3 and Rung (helm install)"):
-        namespace = yaml.safe_dump(
-            {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": kubernetes.namespace}}
-        )
-        kubernetes.apply(namespace)
+        # What an earlier run left would be mixed with this one's.
+        kubernetes.kubectl("delete", "namespace", kubernetes.namespace, "--ignore-not-found", deadline_seconds=180)
+        named = {"name": kubernetes.namespace}
+        kubernetes.apply(yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": named}))
         kubernetes.apply(PROJECT / "examples/demo/s3.yaml")
         kubernetes.apply(PROJECT / "examples/demo/prometheus.yaml")
         kubernetes.helm(

@@ -283,24 +283,38 @@ class ModelRepository:
             RepositoryError: AlreadyExists when other content is there; Unreachable; NotFound (the bucket); Denied.
         """
         data = await asyncio.to_thread(content.read_bytes) if isinstance(content, Path) else content
+        if await self._is_there(key, data):
+            return False
         # A mebibyte a second is the slowest line that is still taken to move.
         deadline_seconds = self._deadline_seconds + self._stall_seconds + len(data) / (1 << 20)
         try:
             async with self._errors(key, deadline_seconds):
                 await obstore.put_async(self._large, self.uri.full_key(key), data, mode="create", use_multipart=False)
         except AlreadyExists:
-            if await self._holds(key, data):
+            # Someone else was quicker.
+            if await self._is_there(key, data):
                 return False
             raise
         return True
 
-    async def _holds(self, key: str, data: bytes) -> bool:
-        if await self.size_bytes(key) != len(data):
+    async def _is_there(self, key: str, data: bytes) -> bool:
+        """Whether the object is there with this content. Raises AlreadyExists when it has other content.
+
+        Asked before an upload: a server that refuses one half way cuts the line, and some tunnels don't survive that.
+        """
+        try:
+            size_bytes = await self.size_bytes(key)
+        except NotFound:
             return False
         digest = hashlib.sha256()
-        async for chunk in self.download(key):
-            digest.update(chunk)
-        return digest.digest() == hashlib.sha256(data).digest()
+        if size_bytes == len(data):
+            async for chunk in self.download(key):
+                digest.update(chunk)
+        if size_bytes != len(data) or digest.digest() != hashlib.sha256(data).digest():
+            raise AlreadyExists(
+                f"{self.uri.uri_of(key)} exists already with other content: nothing is ever overwritten"
+            )
+        return True
 
     @asynccontextmanager
     async def _errors(self, key: str, deadline_seconds: float) -> AsyncIterator[None]:
