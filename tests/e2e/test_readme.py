@@ -6,6 +6,7 @@ A block of commands carries a mark on the line above it: `<!-- test: NAME -->`, 
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -87,19 +88,21 @@ def test_every_command_exists(block: Block) -> None:
         look_up(words)
 
 
+@functools.cache
+def help_of(program: str, subcommand: str) -> str:
+    words = [PROJECT / ".venv/bin" / program, subcommand, "--help"]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 def look_up(words: list[str]) -> None:
     """Check that a command line can be meant: its program, subcommand and options exist."""
     program = Path(words[0]).name
     if program == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=PROJECT, capture_output=True, timeout=30, check=True)
     elif program in {"rung-port", "rung-load", "rung"}:
-        shown = subprocess.run(
-            [PROJECT / ".venv/bin" / program, words[1], "--help"], capture_output=True, text=True, timeout=60,
-            check=False,
-        )  # fmt: skip
-        assert shown.returncode == 0, shown.stderr
+        shown = help_of(program, words[1])
         for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-            assert re.search(rf"{option}\b", shown.stdout), f"{program} {words[1]} has no {option}"
+            assert re.search(rf"{option}\b", shown), f"{program} {words[1]} has no {option}"
     else:
         # What else may stand in a block; kubectl and helm lines are run.
         assert program in {"kubectl", "helm", "sudo", "export", "kill", "sleep"}, f"teach this test {words}"
