@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from servers.apiserver import ApiServer
 from servers.site import Site, running_site
 

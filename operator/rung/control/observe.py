@@ -181,14 +181,24 @@ def metrics_problem(signals: Signals, snapshot: PoolSnapshot, pool: ServingPool)
     return ""
 
 
-def failing_models(failures: Iterable[RawSeries]) -> frozenset[str]:
-    """Return the models of which the newest scrape of a server counted failed requests that the one before did not."""
-    found = set()
-    for series in failures:
-        model, newest = series.labels.get("model", ""), series.samples[-2:]
-        if model and len(newest) == 2 and newest[1].value > newest[0].value:
-            found.add(model)
-    return frozenset(found)
+def failing_versions(success: Iterable[RawSeries], failure: Iterable[RawSeries]) -> dict[str, frozenset[int]]:
+    """Return, by model, the versions of which requests failed and none succeeded between a server's newest scrapes."""
+    answered = {_model_version(series) for series in success if _rose(series)}
+    found: dict[str, set[int]] = {}
+    for series in failure:
+        model, version = place = _model_version(series)
+        if model and version.isdigit() and place not in answered and _rose(series):
+            found.setdefault(model, set()).add(int(version))
+    return {model: frozenset(versions) for model, versions in found.items()}
+
+
+def _model_version(series: RawSeries) -> tuple[str, str]:
+    return series.labels.get("model", ""), series.labels.get("version", "")
+
+
+def _rose(series: RawSeries) -> bool:
+    newest = series.samples[-2:]
+    return len(newest) == 2 and newest[1].value > newest[0].value
 
 
 def without_rivals(

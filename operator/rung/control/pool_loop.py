@@ -17,7 +17,7 @@ from rung.control.observe import (
     CoreVersions,
     Signals,
     build_snapshot,
-    failing_models,
+    failing_versions,
     metrics_problem,
     read_signals,
     signal_ages,
@@ -148,7 +148,7 @@ class PoolLoop:
         self._act(seen)
         for name, failures in signals.raw.failure.items():
             if name in self.workers:
-                self.workers[name].suspect(failing_models(failures))
+                self.workers[name].suspect(failing_versions(signals.raw.success.get(name, ()), failures))
         self._reporter.report(seen, [ended for worker in self.workers.values() for ended in worker.finished()])
 
     async def _follow_servers(self, pool: ServingPool) -> None:

@@ -14,11 +14,18 @@ from rung.control.swap import DEFAULT_DEADLINES, Deadlines, ready_versions
 
 
 async def dead_versions(
-    server: TritonClient, task: str, *, config_text: str, deadlines: Deadlines = DEFAULT_DEADLINES
+    server: TritonClient,
+    task: str,
+    *,
+    config_text: str,
+    deadlines: Deadlines = DEFAULT_DEADLINES,
+    failing: frozenset[int] = frozenset(),
 ) -> frozenset[int]:
     """Return the versions that are ready by the index, and whose process is dead.
 
-    Costs one inference on zeros for each loaded version. A version that is slow, or doesn't take zeros, isn't dead.
+    Costs one inference on zeros for each loaded version. A version that is slow, or doesn't take zeros, isn't dead;
+    unless it is one of the `failing`, whose requests were last seen to fail, all of them: each takes a second to, so
+    under load the zeros wait behind them without end.
     Raises Unreachable, DeadlineExceeded, Refused when the server doesn't give its index.
     """
 
@@ -27,7 +34,9 @@ async def dead_versions(
             await server.answering_version(task, deadlines.verify, version=number, config_text=config_text)
         except Refused as error:
             return "is not healthy" in str(error)
-        except (DeadlineExceeded, Unreachable):
+        except DeadlineExceeded:
+            return number in failing
+        except Unreachable:
             return False
         return False
 
@@ -37,14 +46,19 @@ async def dead_versions(
 
 
 async def revive(
-    server: TritonClient, task: str, *, config_text: str, deadlines: Deadlines = DEFAULT_DEADLINES
+    server: TritonClient,
+    task: str,
+    *,
+    config_text: str,
+    deadlines: Deadlines = DEFAULT_DEADLINES,
+    failing: frozenset[int] = frozenset(),
 ) -> frozenset[int]:
     """Load dead versions again; returns their numbers. Meanwhile the highest version that lives answers.
 
     Must not overlap with a swap of the same task on this server.
     Raises Unreachable, DeadlineExceeded, Refused; what was not done then is done by the next call or swap.
     """
-    dead = await dead_versions(server, task, config_text=config_text, deadlines=deadlines)
+    dead = await dead_versions(server, task, config_text=config_text, deadlines=deadlines, failing=failing)
     if not dead:
         return dead
     ready = ready_versions(await server.index(deadlines.query), task)

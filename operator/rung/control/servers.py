@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
@@ -68,7 +68,7 @@ class ServerWorker:
         self._swaps: dict[str, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._finished: deque[Finished] = deque(maxlen=OUTCOMES_KEPT)
-        self._suspects: set[str] = set()
+        self._failing: Mapping[str, frozenset[int]] = {}
         self._suspicion = asyncio.Event()
 
     # ------------------------------------------------------------------ life
@@ -292,10 +292,10 @@ class ServerWorker:
 
     # ------------------------------------------------------------------ versions whose process died
 
-    def suspect(self, models: Iterable[str]) -> None:
-        """Say that requests for these models fail: their versions are looked at now, not at the next round."""
-        self._suspects |= set(models) & set(self._wanted)
-        if self._suspects:
+    def suspect(self, failing: Mapping[str, frozenset[int]]) -> None:
+        """Say of which versions requests fail now, by model: these are looked at now, not at the next round."""
+        self._failing = {model: versions for model, versions in failing.items() if model in self._wanted}
+        if self._failing:
             self._suspicion.set()
 
     async def _watch_health(self) -> None:
@@ -303,8 +303,7 @@ class ServerWorker:
             with suppress(TimeoutError):
                 async with asyncio.timeout(HEALTH_EVERY_SECONDS):
                     await self._suspicion.wait()
-            models = sorted(self._suspects or self._wanted)
-            self._suspects.clear()
+            models = sorted(self._failing or self._wanted)
             self._suspicion.clear()
             for model in models:
                 try:
@@ -320,22 +319,24 @@ class ServerWorker:
         config = self._config(model)
         if not self.observation.reachable or not config or not self.observation.loaded.get(model):
             return
-        if model in self.swapping() or not await dead_versions(self._triton, model, config_text=config):
+        failing = self._failing.get(model, frozenset())
+        if model in self.swapping() or not await dead_versions(
+            self._triton, model, config_text=config, failing=failing
+        ):
             return
         # Asked while nothing held the swaps back, so one may have begun since: then it is the next round's matter.
         if model in self._wanted and model not in self.swapping():
-            self._swaps[model] = asyncio.create_task(self._revive(model, config), name=f"revive {model}")
+            self._swaps[model] = asyncio.create_task(self._revive(model, config, failing), name=f"revive {model}")
             await asyncio.wait([self._swaps[model]])
 
-    async def _revive(self, model: str, config: str) -> None:
+    async def _revive(self, model: str, config: str, failing: frozenset[int]) -> None:
         started = time.monotonic()
         loaded = self.observation.loaded.get(model, frozenset())
         active = max(loaded, default=0)
         dead: frozenset[int] = frozenset()
         try:
-            dead = await revive(
-                self._triton, model, config_text=config, deadlines=Deadlines(load=self.load_deadline_seconds)
-            )
+            deadlines = Deadlines(load=self.load_deadline_seconds)
+            dead = await revive(self._triton, model, config_text=config, deadlines=deadlines, failing=failing)
             if not dead:
                 return
             numbers = ", ".join(map(str, sorted(dead)))

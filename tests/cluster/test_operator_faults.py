@@ -1,0 +1,233 @@
+"""What breaks around the operator, and the operator itself: what served goes on serving, and the state converges.
+
+Each test states the time within which things are well again; the status has to say what happened meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from servers.apiserver import ApiServer
+from servers.site import Site, running_site
+
+pytestmark = pytest.mark.cluster
+
+SECONDS_TO_NOTICE = 20.0
+SECONDS_TO_CONVERGE = 30.0
+COLD_RUNGS = ((1, 1), (2, 4), (3, 16))
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
+        running.operator.start()
+        yield running
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Iterator[Site]:
+    """The shared site with everything that an earlier test broke started again, and no object in it."""
+    shared_site.clear()
+    yield shared_site
+    shared_site.api.resume()
+    if shared_site.operator.process is None:
+        shared_site.operator.start()
+
+
+def _serve(site: Site, task: str, rungs: tuple[tuple[int, int], ...] = COLD_RUNGS, **pool: object) -> None:
+    for number, layers in rungs:
+        site.publish(task, number, layers=layers)
+    site.make_pool(**pool)
+    site.make_task(task)
+    site.wait_active(task, max(number for number, _ in rungs))
+    site.wait(lambda: site.condition("spool", "edge", "MetricsAvailable").get("status") == "True", "fresh metrics")
+
+
+def test_operator_killed_in_the_middle_of_a_swap(site: Site) -> None:
+    _serve(site, "killed")
+    site.wait(lambda: site.status("itask", "killed")["servers"][0].get("standby") == [2], "the standby is there")
+    with site.load("killed") as load:
+        # Version 1 is cold: the operator is loading it when it dies.
+        site.patch("itask", "killed", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
+        site.wait(lambda: site.status("itask", "killed")["servers"][0]["phase"] == "Swapping", "the swap has begun")
+        site.operator.end(signal.SIGKILL)
+        site.operator.start()
+        took = site.wait_active("killed", 1, SECONDS_TO_CONVERGE)
+    assert not load.failed
+    assert load.versions <= {1, 2, 3}
+    print(f"converged {took:.1f} s after the operator was started again")
+
+
+def test_triton_killed_gets_its_allocation_back(site: Site) -> None:
+    _serve(site, "restarted")
+    site.patch("itask", "restarted", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
+    site.wait_active("restarted", 2)
+    site.triton.kill()
+    site.wait(lambda: site.status("itask", "restarted")["servers"][0]["phase"] == "NotReady", "told", SECONDS_TO_NOTICE)
+    assert site.condition("itask", "restarted", "Ready")["status"] == "False"
+    site.triton.start()
+    took = site.wait(
+        lambda: site.status("itask", "restarted")["servers"][0].get("active") == 2, "served again", SECONDS_TO_CONVERGE
+    )
+    with site.load("restarted") as load:
+        pass
+    assert not load.failed
+    assert load.versions == {2}
+    print(f"served again {took:.1f} s after Triton was ready")
+
+
+def test_a_version_whose_process_died_is_loaded_again(site: Site) -> None:
+    _serve(site, "stubborn")
+    site.wait(lambda: site.status("itask", "stubborn")["servers"][0].get("standby") == [2], "the standby is there")
+    stubs = site.triton.stub_pids().items()
+    (pid,) = [pid for pid, command in stubs if "/stubborn/3/model.onnx" in command]
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    with site.load("stubborn") as load:
+        site.wait(lambda: any(a.said == 3 for a in load.answers), "version 3 answers again", SECONDS_TO_CONVERGE)
+        took = next(answer.done for answer in load.answers if answer.said == 3) - killed
+    assert {answer.said for answer in load.answers if not answer.error} <= {2, 3}
+    site.wait(lambda: any(reason == "Revived" for reason, _ in site.events("stubborn")), "an event tells of it")
+    print(f"answered again {took:.1f} s after its process was killed")
+
+
+def test_triton_that_hangs_is_left_alone_and_taken_back(site: Site) -> None:
+    _serve(site, "hung")
+    site.triton.signal_all(signal.SIGSTOP)
+    try:
+        site.wait(lambda: site.status("itask", "hung")["servers"][0]["phase"] == "NotReady", "told", SECONDS_TO_NOTICE)
+        assert "did not answer" in site.status("itask", "hung")["servers"][0]["message"]
+        # The loop goes on: what is asked for now is carried out when the server is back.
+        site.patch("itask", "hung", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
+        site.wait(lambda: site.status("spool", "edge")["readyServers"] == 0, "the pool says so")
+    finally:
+        site.triton.signal_all(signal.SIGCONT)
+    site.wait_active("hung", 2, SECONDS_TO_CONVERGE)
+
+
+def test_prometheus_gone_for_half_a_minute(site: Site) -> None:
+    _serve(
+        site,
+        "blind",
+        policy={"name": "Stepwise", "stepwise": {"settle": "1s", "judge": "3s", "upAfter": "4s"}},
+        fallback={"after": "15s", "behavior": "Cheapest"},
+    )
+    with site.load("blind", 10.0) as load:
+        site.prometheus.end(signal.SIGKILL)
+        began = time.monotonic()
+        try:
+            told = site.wait(
+                lambda: site.condition("spool", "edge", "MetricsAvailable")["status"] == "False", "told", 20
+            )
+            assert "127.0.0.1" in site.condition("spool", "edge", "MetricsAvailable")["message"]
+            assert site.status("itask", "blind")["activeVersion"] == 3, "until the fallback the allocation is held"
+            site.wait_active("blind", 1, 15 + SECONDS_TO_CONVERGE)
+            fell_back = time.monotonic() - began
+            assert site.status("itask", "blind")["lastDecision"]["code"] == "Fallback"
+            site.wait(lambda: time.monotonic() - began >= 30.0, "it was gone for 30 s")
+        finally:
+            site.prometheus.start()
+        took = site.wait_active("blind", 3, SECONDS_TO_CONVERGE)
+    assert not load.failed
+    site.wait(lambda: any(reason == "MetricsMissing" for reason, _ in site.events("edge")), "an event told of it")
+    print(f"told after {told:.1f} s, fell back after {fell_back:.1f} s; best again {took:.1f} s after it was back")
+
+
+def test_s3_gone_before_a_cold_load(site: Site) -> None:
+    _serve(site, "offline")
+    site.s3.kill()
+    try:
+        # What is mirrored loads without S3.
+        site.patch("itask", "offline", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
+        site.wait_active("offline", 1, SECONDS_TO_CONVERGE)
+        # What is not mirrored waits, and says so; what serves goes on.
+        site.register("offline", 4, throughput=10.0)
+        site.patch("itask", "offline", {"spec": {"mode": "Pinned", "pinnedVersion": 4}})
+        site.wait(
+            lambda: site.condition("mver", "offline-4", "Available").get("status") == "False", "told", SECONDS_TO_NOTICE
+        )
+        site.wait(lambda: "4" in site.condition("itask", "offline", "Ready").get("message", ""), "the reason names it")
+        with site.load("offline") as load:
+            pass
+        assert load.versions == {1}
+    finally:
+        site.s3.start()
+    site.publish("offline", 4, layers=32)
+    site.wait_active("offline", 4, SECONDS_TO_CONVERGE)
+
+
+def test_api_server_restarted(site: Site) -> None:
+    _serve(site, "orphaned")
+    with site.load("orphaned") as load:
+        site.api.kill()
+        deadline = time.monotonic() + 10.0
+        answered = len(load.answers)
+        while time.monotonic() < deadline:
+            assert site.operator.process is not None
+            assert site.operator.process.poll() is None, "the operator outlives its API server"
+            if len(load.answers) > answered + 200:
+                break
+            time.sleep(0.2)
+        site.api.start()
+        site.patch("itask", "orphaned", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
+        took = site.wait_active("orphaned", 2, 60)
+    assert not load.failed
+    print(f"a change was carried out {took:.1f} s after the API server was back")
+
+
+def test_api_server_that_hangs_never_stops_the_loop(site: Site) -> None:
+    _serve(site, "patient")
+    site.api.pause()
+    try:
+        deadline = time.monotonic() + 15.0
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            passed = site.last_pass_seconds_ago("edge")
+            assert passed < 10.0, f"no pass for {passed:.0f} s"
+    finally:
+        site.api.resume()
+    site.patch("itask", "patient", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
+    site.wait_active("patient", 2, 60)
+
+
+def test_a_version_of_garbage_is_never_served_and_named(site: Site) -> None:
+    _serve(site, "garbled")
+    with site.load("garbled") as load:
+        site.publish("garbled", 4, content=b"this is no network" * 100)
+        site.wait(
+            lambda: site.condition("mver", "garbled-4", "Valid").get("status") == "False", "told", SECONDS_TO_CONVERGE
+        )
+        assert site.status("mver", "garbled-4")["brokenOn"][0]["server"] == "triton-0"
+        site.wait(lambda: any(reason == "SwapFailed" for reason, _ in site.events("garbled")), "an event names it")
+        site.wait_active("garbled", 3, SECONDS_TO_CONVERGE)
+    assert not load.failed
+    assert load.versions == {3}
+
+
+def test_an_object_that_cannot_be_read_never_stops_the_others(site: Site) -> None:
+    _serve(site, "healthy")
+    # An older schema: the CRD is relaxed for a moment, so that an object which is invalid today gets in.
+    site.api.kubectl(
+        "patch", "crd", "inferencetasks.rung.dev", "--type=json", "--patch",
+        '[{"op": "replace", "path": "/spec/versions/0/schema/openAPIV3Schema", "value": '
+        '{"type": "object", "x-kubernetes-preserve-unknown-fields": true}}]',
+    )  # fmt: skip
+    try:
+        site.wait(lambda: _accepted(site), "the relaxed schema takes the object")
+        site.wait(lambda: any(reason == "Invalid" for reason, _ in site.events("ancient")), "an event names the field")
+        site.patch("itask", "healthy", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
+        site.wait_active("healthy", 1)
+    finally:
+        site.api.kubectl("-n", site.namespace, "delete", "itask", "ancient", "--ignore-not-found")
+        site.api.apply_crds()
+
+
+def _accepted(site: Site) -> bool:
+    manifest = {"kind": "InferenceTask", "metadata": {"name": "ancient"}, "spec": {"poolRef": {"name": "edge"}}}
+    site.apply(manifest)
+    return True
