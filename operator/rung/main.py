@@ -7,6 +7,7 @@ and a finalizer whose operator is gone blocks `kubectl delete` and `helm uninsta
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
@@ -68,6 +69,9 @@ def build_registry() -> kopf.OperatorRegistry:
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> Any:
+        # In the order of `connect`, so that what is watched and what is written is the same cluster.
+        if os.environ.get("KUBECONFIG"):
+            return kopf.login_with_kubeconfig(**kwargs)
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
     @kopf.index(GROUP, "servingpools", id="pools", registry=registry)

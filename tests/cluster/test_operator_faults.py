@@ -63,6 +63,22 @@ def test_operator_killed_in_the_middle_of_a_swap(site: Site) -> None:
     print(f"converged {took:.1f} s after the operator was started again")
 
 
+def test_operator_stopped_in_the_middle_of_a_swap(site: Site) -> None:
+    _serve(site, "stopped")
+    with site.load("stopped") as load:
+        site.patch("itask", "stopped", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
+        site.wait(lambda: site.status("itask", "stopped").get("targetVersion") == 1, "it knows of the change")
+        began = time.monotonic()
+        assert site.operator.end(signal.SIGTERM) == 0
+        took = time.monotonic() - began
+        assert len(site.triton.stub_pids()) > 0
+        site.operator.start()
+        again = site.wait_active("stopped", 1, SECONDS_TO_CONVERGE)
+    assert not load.failed
+    assert load.versions <= {1, 2, 3}
+    print(f"stopped within {took:.1f} s, converged {again:.1f} s after it was started again")
+
+
 def test_triton_killed_gets_its_allocation_back(site: Site) -> None:
     _serve(site, "restarted")
     site.patch("itask", "restarted", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
@@ -107,7 +123,8 @@ def test_triton_that_hangs_is_left_alone_and_taken_back(site: Site) -> None:
         site.wait(lambda: site.status("spool", "edge")["readyServers"] == 0, "the pool says so")
     finally:
         site.triton.signal_all(signal.SIGCONT)
-    site.wait_active("hung", 2, SECONDS_TO_CONVERGE)
+    took = site.wait_active("hung", 2, SECONDS_TO_CONVERGE)
+    print(f"the change was carried out {took:.1f} s after Triton went on")
 
 
 def test_prometheus_gone_for_half_a_minute(site: Site) -> None:
@@ -158,7 +175,8 @@ def test_s3_gone_before_a_cold_load(site: Site) -> None:
     finally:
         site.s3.start()
     site.publish("offline", 4, layers=32)
-    site.wait_active("offline", 4, SECONDS_TO_CONVERGE)
+    took = site.wait_active("offline", 4, SECONDS_TO_CONVERGE)
+    print(f"the missing version answered {took:.1f} s after it was published")
 
 
 def test_api_server_restarted(site: Site) -> None:
@@ -192,14 +210,15 @@ def test_api_server_that_hangs_never_stops_the_loop(site: Site) -> None:
     finally:
         site.api.resume()
     site.patch("itask", "patient", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
-    site.wait_active("patient", 2, 60)
+    took = site.wait_active("patient", 2, 60)
+    print(f"a change was carried out {took:.1f} s after the API server went on")
 
 
 def test_a_version_of_garbage_is_never_served_and_named(site: Site) -> None:
     _serve(site, "garbled")
     with site.load("garbled") as load:
         site.publish("garbled", 4, content=b"this is no network" * 100)
-        site.wait(
+        took = site.wait(
             lambda: site.condition("mver", "garbled-4", "Valid").get("status") == "False", "told", SECONDS_TO_CONVERGE
         )
         assert site.status("mver", "garbled-4")["brokenOn"][0]["server"] == "triton-0"
@@ -207,6 +226,7 @@ def test_a_version_of_garbage_is_never_served_and_named(site: Site) -> None:
         site.wait_active("garbled", 3, SECONDS_TO_CONVERGE)
     assert not load.failed
     assert load.versions == {3}
+    print(f"the garbage was named {took:.1f} s after it was published")
 
 
 def test_an_object_that_cannot_be_read_never_stops_the_others(site: Site) -> None:
@@ -219,9 +239,12 @@ def test_an_object_that_cannot_be_read_never_stops_the_others(site: Site) -> Non
     )  # fmt: skip
     try:
         site.wait(lambda: _accepted(site), "the relaxed schema takes the object")
-        site.wait(lambda: any(reason == "Invalid" for reason, _ in site.events("ancient")), "an event names the field")
+        took = site.wait(
+            lambda: any(reason == "Invalid" for reason, _ in site.events("ancient")), "an event names the field"
+        )
         site.patch("itask", "healthy", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
         site.wait_active("healthy", 1)
+        print(f"told {took:.1f} s after it was accepted")
     finally:
         site.api.kubectl("-n", site.namespace, "delete", "itask", "ancient", "--ignore-not-found")
         site.api.apply_crds()
