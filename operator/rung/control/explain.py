@@ -103,9 +103,9 @@ def render_task(
 
 def _state(task: InferenceTask, now: datetime) -> list[str]:
     status = task.status
-    lines = [f"{task.namespace}/{task.name} in pool {task.spec.pool_ref.name}: {_now(task)}"]
-    if task.spec.mode is not TaskMode.AUTO:
-        lines.append(f"  Mode {task.spec.mode}: {_mode(task)}")
+    lines = [f"{task.namespace}/{task.name}: {_now(task)}"]
+    mode = "" if task.spec.mode is TaskMode.AUTO else f": {_mode(task)}"
+    lines.append(f"  Pool {task.spec.pool_ref.name}, mode {task.spec.mode}{mode}")
     if not status.conditions:
         lines.append("  No operator has looked at it yet: does one look after this namespace?")
     elif status.observed_generation != task.metadata.generation and task.metadata.generation is not None:
@@ -161,9 +161,9 @@ def _ladder(task: InferenceTask, versions: list[ModelVersion]) -> list[str]:
     cells = [
         _rung(version, task, loaded) for version in sorted(versions, key=lambda v: (-v.spec.accuracy.value, v.name))
     ]
-    widths = [max(len(row[column]) for row in cells) for column in range(5)]
+    widths = [max(len(row[column]) for row in cells) for column in range(4)]
     title = f"Versions, the most accurate first ({len(versions)}; > answers, + stands by):"
-    rows = ("  ".join([*(c.rjust(w) for c, w in zip(row, widths, strict=False)), row[5]]).rstrip() for row in cells)
+    rows = ("  ".join([*(c.rjust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in cells)
     return [title, *(f"  {row}" for row in rows)]
 
 
@@ -182,8 +182,7 @@ def _rung(version: ModelVersion, task: InferenceTask, loaded: set[int]) -> tuple
     if task.spec.min_accuracy is not None and spec.accuracy.value < task.spec.min_accuracy:
         notes.append("below minAccuracy")
     return (
-        mark,
-        str(spec.version),
+        f"{mark} {spec.version}",
         _percent(spec.accuracy.value),
         " | ".join(speeds) or "not profiled",
         spec.lineage.method,

@@ -72,18 +72,19 @@ def test_a_task_as_a_whole() -> None:
         EventRecord("Swapped", "triton-0: done", False, NOW, NOW - timedelta(hours=3), 4),
     ]
     assert render_task(_task(), VERSIONS, events, NOW).splitlines() == [
-        "n/digits in pool edge: version 1095000 answers, accuracy 95.00% (96.94% of the best), "
+        "n/digits: version 1095000 answers, accuracy 95.00% (96.94% of the best), "
         "41.5 inferences/s asked for",
+        "  Pool edge, mode Auto",
         "  Why: CPU averaged 82 %: digits steps down.",
         "",
         "Servers:",
         "  triton-0  Serving  version 1095000, standing by: 1090000",
         "",
         "Versions, the most accurate first (3; > answers, + stands by):",
-        "     1098000  98.00%  12.5/s  l1  broken on triton-0: no network; "
+        "    1098000  98.00%  12.5/s  l1  broken on triton-0: no network; "
         "never chosen: digits-1099000 is at least as accurate and as fast",
-        "  >  1095000  95.00%  12.5/s  l1",
-        "  +  1090000  90.00%  12.5/s  l1",
+        "  > 1095000  95.00%  12.5/s  l1",
+        "  + 1090000  90.00%  12.5/s  l1",
         "",
         "Last decisions and swaps, the newest at the end:",
         "    30 s ago  StepDown: digits steps down.",
@@ -109,7 +110,7 @@ def test_modes_and_a_swap_under_way() -> None:
     pinned = _task({"mode": "Pinned", "pinnedVersion": 1090000}, {**STATUS, "targetVersion": 1090000})
     text = render_task(pinned, VERSIONS, [], NOW)
     assert "version 1095000 answers and 1090000 shall" in text
-    assert "Mode Pinned: version 1090000 shall answer" in text
+    assert "mode Pinned: version 1090000 shall answer" in text
     recommended = _task({"mode": "Recommend"}, {**STATUS, "targetVersion": None, "recommendedVersion": 1098000})
     assert "it would be version 1098000" in render_task(recommended, VERSIONS, [], NOW)
 
