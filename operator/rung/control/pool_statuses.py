@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rung.api import Condition, Cpu, Decision, PoolServerPhase, PoolServerStatus, ServingPoolStatus, with_conditions
-from rung.control.statuses import Pass
+from rung.control.statuses import LONGEST_MESSAGE, Pass
 from rung.core.plan import ServerPlan
 from rung.core.snapshot import ServerState
 
@@ -50,7 +50,7 @@ def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> Po
         if plan and plan.expected_utilization is not None
         else None,
         phase=phase,
-        message=message[:1000],
+        message=message[:LONGEST_MESSAGE],
     )
 
 
@@ -103,15 +103,17 @@ def _pool_conditions(
             "MetricsAvailable",
             not seen.metrics_problem,
             "Fresh" if not seen.metrics_problem else "Missing",
-            seen.metrics_problem[:1000],
+            seen.metrics_problem[:LONGEST_MESSAGE],
             generation,
         ),
         seen.condition(
             "Overloaded",
             bool(over),
             "DemandAboveCapacity" if over else "Fits",
-            "; ".join(f"{server} would need {value:.0%} of its CPU" for server, value in over.items() if value)[:1000],
+            "; ".join(f"{server} would need {value:.0%} of its CPU" for server, value in over.items() if value)[
+                :LONGEST_MESSAGE
+            ],
             generation,
         ),
-        seen.condition("CapacityKnown", capacity[0], capacity[1], capacity[2][:1000], generation),
+        seen.condition("CapacityKnown", capacity[0], capacity[1], capacity[2][:LONGEST_MESSAGE], generation),
     )

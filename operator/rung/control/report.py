@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 from prometheus_client import Gauge
@@ -19,7 +20,7 @@ from rung.control.metrics import Metrics
 from rung.control.observation import REVIVE, STANDBY, Finished
 from rung.control.pool_statuses import pool_status
 from rung.control.publish import Note, ObjectKey, Publisher
-from rung.control.statuses import Pass, rival_status, task_status
+from rung.control.statuses import LONGEST_MESSAGE, Pass, rival_status, task_status
 from rung.control.version_statuses import version_status
 from rung.core import memory as memories
 from rung.core.frontier import normalized_accuracy
@@ -175,7 +176,7 @@ class Reporter:
             sentence = f"{server}: the CPU is far above what the profiles predict; measure the versions again there"
             self._tell(seen, "ProfileNotTrusted", sentence, warning=True)
         self._doubted = seen.doubted
-        notes = set(seen.plan.notes)
+        notes = {*seen.plan.notes, *seen.pool.notes}
         for note in sorted(notes - self._said):
             self._tell(seen, "MemoryDropped", note, warning=True)
         self._said = notes
@@ -273,12 +274,12 @@ def _decision(seen: Pass, reason: Reason, before: int | None, after: int) -> Dec
     return Decision(
         time=seen.time,
         code=reason.code.value,
-        sentence=reason.sentence[:1024],
+        sentence=reason.sentence[:LONGEST_MESSAGE],
         task=reason.task,
         server=reason.server,
         from_version=before,
         to_version=after,
-        numbers=dict(reason.numbers),
+        numbers={name: value for name, value in reason.numbers.items() if isfinite(value)},
     )
 
 

@@ -28,6 +28,8 @@ from rung.core.signals import demand_rps
 from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
 
 DEMAND_WINDOW_SECONDS = 5.0
+LONGEST_MESSAGE = 1024
+"""What the API takes of one message."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Pass:
             type=kind,
             status=status,
             reason=reason,
-            message=message,
+            message=message[:LONGEST_MESSAGE],
             last_transition_time=self.time,
             observed_generation=generation,
         )
@@ -193,7 +195,7 @@ def _task_server(seen: Pass, task: InferenceTask, server: ServerState, observed_
         active=active,
         standby=tuple(sorted(loaded - {active}, reverse=True)) if active is not None else (),
         phase=phase,
-        message=message[:1000],
+        message=message[:LONGEST_MESSAGE],
     )
 
 
@@ -241,7 +243,7 @@ def _task_conditions(
             "Degraded",
             bool(failed) or len(answering) < len(details),
             "VersionBroken" if failed else ("ServerMissing" if len(answering) < len(details) else "AllWell"),
-            "; ".join(f"version {b.version}: {b.message}" for b in failed)[:1000]
+            "; ".join(f"version {b.version}: {b.message}" for b in failed)[:LONGEST_MESSAGE]
             or ("" if len(answering) == len(details) else f"{len(answering)} of {len(details)} servers answer"),
             generation,
         ),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from rung.api import BrokenServer, InferenceTask, ModelVersion, ModelVersionStatus, with_conditions
 from rung.control.servers import ServerWorker
-from rung.control.statuses import Pass
+from rung.control.statuses import LONGEST_MESSAGE, Pass
 from rung.core.frontier import dominated_by
 
 
@@ -27,7 +27,7 @@ def version_status(
     broken = tuple(
         BrokenServer(
             server=name,
-            message=b.message[:1000],
+            message=b.message[:LONGEST_MESSAGE],
             failures=b.failures,
             retry_after=datetime.fromtimestamp(b.retry_at_seconds, UTC).replace(microsecond=0),
         )
@@ -56,7 +56,7 @@ def version_status(
             "Available",
             bool(servers) and len(have) == len(servers),
             "Mirrored" if servers and len(have) == len(servers) else "NotMirrored",
-            "; ".join(said)[:1000] or f"on {len(have)} of {len(servers)} servers",
+            "; ".join(said)[:LONGEST_MESSAGE] or f"on {len(have)} of {len(servers)} servers",
             generation,
         ),
     )
