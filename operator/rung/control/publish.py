@@ -194,7 +194,8 @@ class Publisher:
     def _complain(self, what: str, error: KubernetesError) -> None:
         self._metrics.status_failures.inc()
         if not self._failing:
-            logger.warning("%s could not be written, it is tried again: %s", what, error)
+            then = "it is left out until it changes" if isinstance(error, Refused) else "it is tried again"
+            logger.warning("%s could not be written, %s: %s", what, then, error)
         self._failing = True
 
 
