@@ -110,7 +110,7 @@ def test_a_task_keeps_what_its_owner_asks_for() -> None:
     assert (state.mode, state.pinned_version, state.slo_latency_seconds) == (Mode.PINNED, 3, 0.4)
     assert state.servers is None, "every server"
     chosen = core_task(make_task(serverSelector={"zone": "a"}), (), [POD, replace(POD, name="s2", labels={})])
-    assert chosen.servers == {"s1"}
+    assert chosen.servers == frozenset({"s1"})
     assert core_task(make_task(demand={"source": "Declared", "rate": 3}), (), []).declared_demand_rps == 3
 
 
@@ -129,9 +129,10 @@ async def test_a_server_as_it_was_seen() -> None:
     assert server.capacity_cores == 2.0
     assert [sample.value for sample in server.utilization] == [0.5, 0.5]
     assert server.demand["digits"][-1].value == pytest.approx(5.0)
-    assert (server.active, server.loaded) == ({"digits": 2}, {"digits": {1, 2}})
-    assert server.available == {"digits": {1}}
-    assert server.broken == {"digits": {2}}
+    assert server.active == {"digits": 2}
+    assert server.loaded == {"digits": frozenset({1, 2})}
+    assert server.available == {"digits": frozenset({1})}
+    assert server.broken == {"digits": frozenset({2})}
 
 
 @pytest.mark.parametrize("change", [{"ready": False}, {"terminating": True}])
@@ -167,7 +168,7 @@ def test_versions_fail_when_requests_fail_and_none_succeeds() -> None:
         return series({1.0: before, 2.0: after}, model="digits", version=version, **labels)
 
     failure = [counter("3", 1, 4, reason="BACKEND"), counter("2", 1, 2, reason="OTHER"), counter("1", 5, 5)]
-    assert failing_versions([counter("2", 7, 8), counter("3", 7, 7)], failure) == {"digits": {3}}
+    assert failing_versions([counter("2", 7, 8), counter("3", 7, 7)], failure) == {"digits": frozenset({3})}
     assert failing_versions([], [series({2.0: 9}, model="digits", version="3")]) == {}, "one sample tells nothing"
     assert failing_versions([], [series({1.0: 1, 2.0: 2}, model="digits")]) == {}, "of no known version"
 

@@ -39,7 +39,8 @@ def test_a_pod_shrinks_to_what_concerns_a_server() -> None:
 
 
 def test_missing_fields_give_a_server_that_is_not_ready() -> None:
-    for raw in ({}, {"metadata": None, "spec": None, "status": None}, {"spec": {"containers": []}}):
+    empty: list[dict[str, Any]] = [{}, {"metadata": None, "spec": None, "status": None}, {"spec": {"containers": []}}]
+    for raw in empty:
         pod = read_pod(raw)
         assert not pod.ready
         assert pod.triton_address is None
