@@ -56,8 +56,6 @@ class Outcome:
             missing.append("no task stepped down")
         if self.steps_up == 0:
             missing.append("no task stepped up")
-        if self.client_bound is not None:
-            missing.append(self.client_bound)
         return missing
 
     def sentence(self) -> str:
@@ -66,6 +64,7 @@ class Outcome:
         return (
             f"{self.name}: {self.requests:,} requests, {self.failed:,} failed, {self.late_share:.2%} late, "
             f"normalised accuracy {accuracy}, {self.steps_down} steps down, {self.steps_up} up"
+            + (f"; don't trust the latencies: {self.client_bound}" if self.client_bound else "")
         )
 
 

@@ -7,15 +7,16 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from rung.adapters.kubernetes import KubernetesError, connect
-from rung.api import InferenceTask, ServingPool
+from rung.api import InferenceTask
 from rung_demo.programs import DemoError, Kubernetes, end
 from rung_demo.record import (
     DecisionLine,
@@ -30,6 +31,9 @@ from rung_demo.record import (
 )
 from rung_loadgen.lines import LoadSummary
 from rung_loadgen.trace import Trace
+
+Page = Mapping[str, Sequence[tuple[Mapping[str, str], float]]]
+"""The samples of a page of metrics, by name: labels and value."""
 
 POLL_SECONDS = 1.0
 JOB = "rung-replay"
@@ -170,7 +174,7 @@ def _read_load(kubernetes: Kubernetes, seconds: int, put: Callable[[Line], None]
 
 
 async def _watch(kubernetes: Kubernetes, metrics: str, put: Callable[[Line], None], stop: threading.Event) -> None:
-    """Read the operator's statuses and counters each second until told to stop. A read that fails is left out."""
+    """Read the operator's statuses and metrics each second until told to stop. A read that fails is left out."""
     told: dict[str, object] = {}
     first: dict[tuple[str, str], float] | None = None
     async with connect(kubernetes.kubeconfig) as cluster, aiohttp.ClientSession() as session:
@@ -178,28 +182,27 @@ async def _watch(kubernetes: Kubernetes, metrics: str, put: Callable[[Line], Non
             began = time.monotonic()
             try:
                 tasks = (await cluster.list_tasks(kubernetes.namespace)).objects
-                pools = (await cluster.list_pools(kubernetes.namespace)).objects
             except KubernetesError:
-                tasks, pools = (), ()
-            if pools:
-                put(pool_line(time.time(), pools, tasks))
-            for decision in new_decisions(tasks, told):
-                put(decision)
-            counts = await _swap_counts(session, metrics)
-            if counts is not None:
+                tasks = ()
+            page = await _metrics_page(session, metrics)
+            if page is not None:
+                put(pool_line(time.time(), page, tasks))
+                counts = swap_counts(page)
                 first = counts if first is None else first
                 put(swaps_line(time.time(), counts, first))
+            for decision in new_decisions(tasks, told):
+                put(decision)
             await asyncio.sleep(max(0.1, POLL_SECONDS - (time.monotonic() - began)))
 
 
-def pool_line(now_seconds: float, pools: Iterable[ServingPool], tasks: Iterable[InferenceTask]) -> PoolLine:
-    """Reduce the statuses to one line of the recording."""
+def pool_line(now_seconds: float, page: Page, tasks: Iterable[InferenceTask]) -> PoolLine:
+    """Reduce what was read to one line of the recording. CPU comes from the metrics: a status is seconds old."""
+    observed = {labels["server"]: value for labels, value in page.get("rung_observed_utilization", ())}
+    expected = {labels["server"]: value for labels, value in page.get("rung_expected_utilization", ())}
     return PoolLine(
         time_seconds=now_seconds,
         servers=tuple(
-            ServerLine(server.name, server.utilization, server.expected_utilization)
-            for pool in pools
-            for server in pool.status.servers
+            ServerLine(server, observed.get(server), expected.get(server)) for server in sorted({*observed, *expected})
         ),
         tasks=tuple(
             TaskLine(
@@ -240,21 +243,30 @@ def new_decisions(tasks: Iterable[InferenceTask], told: dict[str, object]) -> li
     return found
 
 
-async def _swap_counts(session: aiohttp.ClientSession, url: str) -> dict[tuple[str, str], float] | None:
-    """Read the operator's own counters; None when it can't be asked."""
-    from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
-
+async def _metrics_page(session: aiohttp.ClientSession, address: str) -> Page | None:
+    """Read the operator's own metrics; None when it can't be asked."""
     try:
-        async with session.get(f"http://{url}/metrics", timeout=aiohttp.ClientTimeout(total=2)) as answer:
-            text = await answer.text()
-    except (aiohttp.ClientError, TimeoutError, OSError):
+        async with session.get(f"http://{address}/metrics", timeout=aiohttp.ClientTimeout(total=2)) as answer:
+            return parse_page(await answer.text())
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None
-    counts: dict[tuple[str, str], float] = {}
+
+
+def parse_page(text: str) -> Page:
+    """Read a page of metrics. Raises ValueError when it is none."""
+    page: dict[str, list[tuple[dict[str, str], float]]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            if sample.name == "rung_swaps_total":
-                key = (sample.labels["kind"], sample.labels["outcome"])
-                counts[key] = counts.get(key, 0.0) + sample.value
+            page.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return page
+
+
+def swap_counts(page: Page) -> dict[tuple[str, str], float]:
+    """Return the swaps so far by kind and outcome."""
+    counts: dict[tuple[str, str], float] = {}
+    for labels, value in page.get("rung_swaps_total", ()):
+        key = (labels["kind"], labels["outcome"])
+        counts[key] = counts.get(key, 0.0) + value
     return counts
 
 
