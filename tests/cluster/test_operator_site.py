@@ -41,3 +41,12 @@ def test_serves_what_is_registered_and_obeys_its_modes_at_once(site: Site) -> No
     site.wait_active("alpha", 3)
     site.wait(lambda: any(reason == "Swapped" for reason, _ in site.events("alpha")), "an event tells of the swap")
     site.wait(lambda: site.condition("spool", "edge", "MetricsAvailable")["status"] == "True", "metrics are fresh")
+
+    explained = site.rung("explain", "alpha").stdout
+    assert f"{site.namespace}/alpha: version 3 answers" in explained
+    assert "> 3 " in explained
+    assert "Pinned: alpha is pinned to 1" in explained
+    assert site.rung("tasks").stdout.splitlines()[1].split()[:4] == ["alpha", "edge", "Auto", "3"]
+    wrong = site.rung("explain", "alhpa")
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert "there is alpha" in wrong.stderr

@@ -236,6 +236,12 @@ class Site:
         listed = json.loads(self.api.kubectl("-n", self.namespace, "get", "events.events.k8s.io", "-o", "json"))
         return [(e["reason"], e.get("note", "")) for e in listed["items"] if e["regarding"].get("name") == name]
 
+    def rung(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the `rung` command as a person would."""
+        command = [self.operator.command[0], *arguments, f"--namespace={self.namespace}"]
+        environment = {**os.environ, **self.operator.env}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
     def last_pass_seconds_ago(self, pool: str) -> float:
         """Ask the operator's own metrics when the loop last ended a pass."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.operator_port}/metrics", timeout=5) as answer:
