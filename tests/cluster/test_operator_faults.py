@@ -104,7 +104,7 @@ def test_a_version_whose_process_died_is_loaded_again(site: Site) -> None:
     (pid,) = [pid for pid, command in stubs if "/stubborn/3/model.onnx" in command]
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
-    with site.load("stubborn") as load:
+    with site.load("stubborn", 5.0) as load:
         site.wait(lambda: any(a.said == 3 for a in load.answers), "version 3 answers again", SECONDS_TO_CONVERGE)
         took = next(answer.done for answer in load.answers if answer.said == 3) - killed
     assert {answer.said for answer in load.answers if not answer.error} <= {2, 3}
