@@ -153,7 +153,6 @@ def main() -> None:
     costs: list[Cost] = []
     with tempfile.TemporaryDirectory(prefix="rung-bench-") as folder:
         api = ApiServer(Path(folder) / "apiserver")
-        api.folder.mkdir()
         try:
             api.start().apply_crds()
             for tasks in given.tasks or [2, 200]:
