@@ -217,6 +217,7 @@ def test_an_operator_that_is_restarted_remembers(site: Site) -> None:
         found: dict[str, Any] = site.home.get("spool", "edge")["status"]["policyMemory"]
         return found
 
+    install(site.home, "upgrade", "pool.policy.name=Stepwise")
     until(lambda: memory()["policyName"] == "Stepwise", lambda: str(memory()))
     before = memory()["policy"]
     (operator,) = site.home.pods("operator")
