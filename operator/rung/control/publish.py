@@ -120,7 +120,7 @@ class Publisher:
         written_at, written = self._written[key]
         if _still(written) != _still(self._wanted[key]):
             return 0.0
-        pause = max(NUMBERS_EVERY_SECONDS, len(self._wanted) / NUMBERS_A_SECOND)
+        pause = max(NUMBERS_EVERY_SECONDS, len(self._waiting) / NUMBERS_A_SECOND)
         return written_at + pause - time.monotonic()
 
     async def _write_once(self) -> bool:
