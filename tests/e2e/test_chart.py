@@ -183,8 +183,8 @@ def test_it_says_what_it_does_and_why(site: Site) -> None:
     assert f"{HOME}/{TASK}: version {BEST} answers, accuracy 90.00% (100.00% of the best)" in explained
     assert f"> {BEST}" in explained
     table = site.home.kubectl("exec", "deploy/rung-operator", "--", "rung", "tasks").splitlines()
-    assert table[0].split()[:3] == ["TASK", "POOL", "ACTIVE"]
-    assert table[1].split()[:3] == [TASK, "edge", str(BEST)]
+    assert table[0].split()[:4] == ["TASK", "POOL", "MODE", "ACTIVE"]
+    assert table[1].split()[:4] == [TASK, "edge", "Auto", str(BEST)]
     events = site.home.get("events", f"--field-selector=involvedObject.kind=InferenceTask,involvedObject.name={TASK}")
     assert any(str(CHEAPEST) in event["message"] for event in events["items"]), events
     listed = site.home.kubectl("get", "spool,itask,mver")
