@@ -191,6 +191,11 @@ def started(
     try:
         yield Running(process)
     finally:
+        # The first process inside, by hand: a program that changes its user loses the signal at its parent's death.
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        if process.poll() is None:
+            for child in children.read_text().split():
+                os.kill(int(child), signal.SIGKILL)
         process.kill()
         process.wait()
         assert process.stdout is not None
