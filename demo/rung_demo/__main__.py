@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from rung_demo.environment import POOL, PROJECT, Environment, Options, image, prepare, tear_down, wait_until_serving
+from rung_demo.environment import POOL, PROJECT, Options, image, prepare, tear_down, wait_until_serving
 from rung_demo.ladders import ladder_headers, task_capacities
 from rung_demo.live import LiveView
 from rung_demo.outcome import outcome_of
@@ -50,26 +50,26 @@ def main(
     """
     stages = Stages()
     kubeconfig = Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None
-    options = Options(kubeconfig, keep, profile_again)
+    options = Options(kubeconfig, profile_again)
     folder = out or PROJECT / "out" / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    environment: Environment | None = None
+    kubernetes: Kubernetes | None = None
     status = 1
     try:
-        environment = prepare(options, stages)
-        status = _runs(environment, folder, _Plan(trace, seconds, seed, compare), stages)
+        kubernetes = prepare(options, stages)
+        status = _runs(kubernetes, folder, _Plan(trace, seconds, seed, compare), stages)
     except (DemoError, TraceError) as error:
         stages.console.print(f"\n[red]The demo failed:[/red] {error}", markup=True)
-        if environment is None and keep:
+        if kubernetes is None and keep:
             stages.console.print("Look at the cluster: python -m rung_devcluster kubectl --name rung-demo get pods -A")
     except KeyboardInterrupt:
         stages.console.print("\nStopped.")
         status = 130
     finally:
         if keep:
-            if environment is not None:
-                _what_next(environment.kubernetes, stages)
+            if kubernetes is not None:
+                _what_next(kubernetes, stages)
         else:
-            tear_down(options, environment.kubernetes if environment else None, stages)
+            tear_down(options, kubernetes, stages)
     sys.exit(status)
 
 
@@ -81,8 +81,7 @@ class _Plan:
         self.policies = list(POLICIES) if compare else ["Stepwise"]
 
 
-def _runs(environment: Environment, folder: Path, plan: _Plan, stages: Stages) -> int:
-    kubernetes = environment.kubernetes
+def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> int:
     headers = ladder_headers(kubernetes)
     capacities = task_capacities(headers)
     if plan.trace is not None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from rung_demo.jobs import job
 from rung_demo.programs import DemoError, Kubernetes, run
 from rung_demo.stages import Stages
 from rung_devcluster.tools import ToolError, ensure_tools
@@ -41,20 +42,11 @@ class Options:
 
     kubeconfig: Path | None
     """A cluster of the user's own; None makes one on this machine."""
-    keep: bool
     profile_again: bool = False
 
 
-@dataclass(frozen=True)
-class Environment:
-    """A cluster with Rung and two tasks in it."""
-
-    kubernetes: Kubernetes
-    ladders: Path
-
-
-def prepare(options: Options, stages: Stages) -> Environment:
-    """Bring everything up, as much as possible at the same time. Raises DemoError."""
+def prepare(options: Options, stages: Stages) -> Kubernetes:
+    """Bring everything up, as much as possible at the same time, and return the cluster. Raises DemoError."""
     with ThreadPoolExecutor(max_workers=2, thread_name_prefix="demo") as executor:
         versions = executor.submit(_make_versions, stages)
         kubernetes = _cluster(options, stages)
@@ -68,7 +60,7 @@ def prepare(options: Options, stages: Stages) -> Environment:
         _register(kubernetes)
         kubernetes.apply(PROJECT / "examples/demo/tasks.yaml")
     wait_until_serving(kubernetes, stages)
-    return Environment(kubernetes, ladders)
+    return kubernetes
 
 
 def tear_down(options: Options, kubernetes: Kubernetes | None, stages: Stages) -> None:
@@ -183,43 +175,30 @@ def _profile(kubernetes: Kubernetes, stages: Stages, *, again: bool) -> None:
     if not again:
         # What is measured stays measured: a second try of the Job does only what the first could not.
         arguments.append("--skip-existing")
-    manifest = _job("rung-profile", "rung-port", arguments, tries=1 if again else 3)
+    manifest = profile_job(arguments, tries=1 if again else 3)
     with stages.stage("Profiling every version on its server"):
         kubernetes.kubectl("delete", "job", "rung-profile", "--ignore-not-found")
         kubernetes.apply(manifest)
         _wait_for_job(kubernetes, "rung-profile", 900)
 
 
-def _job(name: str, command: str, arguments: Sequence[str], *, tries: int) -> str:
-    container = {
-        "name": name,
-        "image": image("rung-loadgen"),
-        "imagePullPolicy": "IfNotPresent",
-        "command": [command],
-        "args": list(arguments),
+def profile_job(arguments: Sequence[str], *, tries: int) -> str:
+    """Return the Job that profiles, as YAML; it writes to S3, and is tried again where it leaves something out."""
+    more = {
         "envFrom": [{"secretRef": {"name": "s3-credentials"}}],
         "env": [{"name": "AWS_REGION", "value": S3_ENV["AWS_REGION"]}],
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - inside the pod
     }
-    pod = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-    }
     return yaml.safe_dump(
-        {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
-            "metadata": {"name": name},
-            "spec": {"backoffLimit": tries - 1, "activeDeadlineSeconds": 1800, "template": {"spec": pod}},
-        }
+        job(
+            "rung-profile",
+            image("rung-loadgen"),
+            ["rung-port", *arguments],
+            container=more,
+            volumes=[{"name": "tmp", "emptyDir": {}}],
+            tries=tries,
+            deadline_seconds=1800,
+        )
     )
 
 

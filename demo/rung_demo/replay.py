@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rung.adapters.kubernetes import KubernetesError, connect
 from rung.api import InferenceTask
+from rung_demo.jobs import job
 from rung_demo.programs import DemoError, Kubernetes, end
 from rung_demo.record import (
     DecisionLine,
@@ -58,41 +59,23 @@ def job_manifest(replay: Replay) -> str:
     }
     arguments = ["replay", f"--target={replay.target}", f"--seed={replay.seed}", f"--duration={replay.seconds}s"]
     arguments += [f"--task={task}:/traces/{task}.txt:slo={replay.slo_milliseconds[task]:g}ms" for task in replay.traces]
-    container = {
+    more = {
         "name": "load",
-        "image": replay.image,
-        "imagePullPolicy": "IfNotPresent",
-        "command": ["rung-load"],
-        "args": arguments,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
         "volumeMounts": [{"name": "traces", "mountPath": "/traces"}],
     }
-    pod = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "traces", "configMap": {"name": JOB}}],
-    }
+    run = job(
+        JOB,
+        replay.image,
+        ["rung-load", *arguments],
+        container=more,
+        volumes=[{"name": "traces", "configMap": {"name": JOB}}],
+        tries=1,
+        deadline_seconds=replay.seconds + 180,
+    )
+    run["spec"]["template"]["metadata"] = {"labels": {"app": JOB}}
     return yaml.safe_dump_all(
-        [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": traces},
-            {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "metadata": {"name": JOB},
-                "spec": {
-                    "backoffLimit": 0,
-                    "activeDeadlineSeconds": replay.seconds + 180,
-                    "template": {"metadata": {"labels": {"app": JOB}}, "spec": pod},
-                },
-            },
-        ]
+        [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": traces}, run]
     )
 
 

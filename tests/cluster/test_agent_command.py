@@ -20,7 +20,8 @@ from click.testing import CliRunner, Result
 from rung.adapters.agent import AgentClient, Malformed, VersionState
 from rung.agent.main import main
 from servers.agents import is_in, metric, until, until_inventory
-from servers.s3 import S3Server, free_port, running_s3
+from servers.ports import free_port
+from servers.s3 import S3Server, running_s3
 
 pytestmark = pytest.mark.cluster
 

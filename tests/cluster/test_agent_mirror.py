@@ -17,7 +17,8 @@ import pytest
 from rung.adapters.agent import AgentClient, Inventory, VersionState
 from rung.core.repository_layout import config_key, model_key, version_key
 from servers.agents import agent_settings, is_in, metric, running_agent, until, until_inventory, version, visible
-from servers.s3 import CONFIG, Line, S3Server, free_port, running_s3, version_yaml
+from servers.ports import free_port
+from servers.s3 import CONFIG, Line, S3Server, running_s3, version_yaml
 
 pytestmark = pytest.mark.cluster
 

@@ -16,8 +16,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_serv
 
 from rung.adapters.prometheus import CpuSource, MetricsUnavailable, Prometheus
 from rung.core.signals import age_seconds, demand_samples, utilization_samples
+from servers.ports import free_port
 from servers.prometheus import Prometheus as Server
-from servers.prometheus import Target, free_port
+from servers.prometheus import Target
 
 pytestmark = pytest.mark.cluster
 NAMESPACE = "edge"

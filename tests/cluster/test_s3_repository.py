@@ -12,7 +12,8 @@ import pytest
 
 from rung.adapters.s3 import AlreadyExists, Corrupt, Denied, ModelRepository, NotFound, Unreachable
 from rung.core.repository_layout import config_key, model_key, version_key
-from servers.s3 import ACCESS_KEY, BUCKET, S3Server, free_port, running_s3, version_yaml
+from servers.ports import free_port
+from servers.s3 import ACCESS_KEY, BUCKET, S3Server, running_s3, version_yaml
 
 pytestmark = pytest.mark.cluster
 

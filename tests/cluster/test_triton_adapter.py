@@ -19,7 +19,8 @@ from rung.adapters.triton import (
     Unreachable,
 )
 from servers.models import config_text, write_task
-from servers.triton import TritonServer, free_port
+from servers.ports import free_port
+from servers.triton import TritonServer
 
 pytestmark = pytest.mark.cluster
 

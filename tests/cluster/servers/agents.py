@@ -11,7 +11,8 @@ from pathlib import Path
 from rung.adapters.agent import AgentClient, Inventory, VersionInventory, VersionState
 from rung.agent.mirror import RetryDelays
 from rung.agent.runtime import Agent, Settings
-from servers.s3 import S3Server, free_port
+from servers.ports import free_port
+from servers.s3 import S3Server
 
 
 def agent_settings(server: S3Server, models: Path, *, endpoint: str | None = None, **options: object) -> Settings:

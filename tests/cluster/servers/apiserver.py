@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import time
@@ -26,16 +25,11 @@ from typing import Any
 
 from rung_devcluster.cluster.pki import Authority, KeyPair
 from rung_devcluster.tools import ensure_tools
+from servers.ports import free_port
 
 CRDS = Path(__file__).resolve().parents[3] / "crds"
 START_SECONDS = 60.0
 _SERIAL = itertools.count(1)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -44,9 +38,9 @@ class ApiServer:
 
     folder: Path
     tools: Mapping[str, Path] = field(default_factory=lambda: ensure_tools(["etcd", "kube-apiserver", "kubectl"]))
-    etcd_port: int = field(default_factory=_free_port)
-    etcd_peer_port: int = field(default_factory=_free_port)
-    port: int = field(default_factory=_free_port)
+    etcd_port: int = field(default_factory=free_port)
+    etcd_peer_port: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _has_crds: bool = False
 

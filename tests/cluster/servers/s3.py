@@ -19,18 +19,13 @@ import yaml
 from rung.adapters.s3 import ModelRepository
 from rung.core.repository_layout import config_key, model_key, profile_key, version_key
 from rung_devcluster.tools import ensure_tools
+from servers.ports import free_port
 
 ACCESS_KEY = "rung"
 SECRET_KEY = "rung-secret"
 BUCKET = "models"
 START_SECONDS = 30.0
 CONFIG = 'backend: "onnxruntime"\nmax_batch_size: 8\n'
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass

@@ -27,7 +27,8 @@ from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
 from servers.models import config_text, version_model
 from servers.open_loop import OpenLoop
-from servers.s3 import S3Server, free_port
+from servers.ports import free_port
+from servers.s3 import S3Server
 from servers.triton import TritonServer
 
 POOL = "edge"

@@ -11,7 +11,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,8 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from servers.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = ROOT / ".venv-triton"
@@ -41,12 +42,6 @@ def ensure_environment() -> Path:
         install += ["-r", REQUIREMENTS]
         subprocess.run([*install, "--python", ENVIRONMENT / "bin" / "python"], check=True, timeout=600)
     return packages
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @dataclass
