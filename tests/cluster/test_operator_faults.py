@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,19 @@ def test_operator_stopped_in_the_middle_of_a_swap(site: Site) -> None:
     assert not load.failed
     assert load.versions <= {1, 2, 3}
     print(f"stopped within {took:.1f} s, converged {again:.1f} s after it was started again")
+
+
+def test_operator_that_starts_again_never_takes_back_what_the_status_says(site: Site, tmp_path: Path) -> None:
+    _serve(site, "told")
+    site.operator.end(signal.SIGKILL)
+    log = tmp_path / "versions"
+    with site.watching("itask", "told", "{.status.activeVersion}{'\\n'}", log):
+        site.wait(lambda: log.read_text() == "3\n", "the watch has begun")
+        site.operator.start()
+        # A change that the new operator carries out: its first statuses come before it, or with it.
+        site.patch("itask", "told", {"spec": {"mode": "Pinned", "pinnedVersion": 2}})
+        site.wait(lambda: log.read_text().endswith("2\n"), "the new operator told of version 2", SECONDS_TO_CONVERGE)
+    assert set(log.read_text().splitlines()) == {"3", "2"}
 
 
 def test_triton_killed_gets_its_allocation_back(site: Site) -> None:

@@ -11,6 +11,7 @@ from rung.core.plan import Target
 
 REVIVE = "revive"
 STANDBY = "standby"
+_NOT_ASKED = "not asked yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Observation:
     """What a server was last seen to have. Before the first answer `reachable` is False and `loaded` empty."""
 
     reachable: bool = False
-    message: str = "not asked yet"
+    message: str = _NOT_ASKED
     time_seconds: float = 0.0
     """When Triton last answered."""
     loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)
@@ -35,6 +36,11 @@ class Observation:
     """What the agent last said; it stays when the agent does not answer, because the files stay too."""
     inventory_message: str = ""
     """Why the agent did not answer the last time; empty when it did."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether Triton was asked at least once, and answered or let its deadline pass."""
+        return self.message != _NOT_ASKED
 
     def files(self, model: str) -> frozenset[int]:
         """Return the versions whose files are on the server, whole and verified."""

@@ -77,6 +77,7 @@ class PoolLoop:
         self._gate_width = 1
         self._core_versions = CoreVersions()
         self._doubts: dict[str, Doubt] = {}
+        self._knows_servers = False
         self._reporter = Reporter(self.label, publisher, metrics)
 
     async def run(self) -> None:
@@ -149,7 +150,10 @@ class PoolLoop:
         for name, failures in signals.raw.failure.items():
             if name in self.workers:
                 self.workers[name].suspect(failing_versions(signals.raw.success.get(name, ()), failures))
-        self._reporter.report(seen, [ended for worker in self.workers.values() for ended in worker.finished()])
+        # An operator that starts says nothing before it has looked at its servers: what the statuses say still holds.
+        self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())
+        if self._knows_servers:
+            self._reporter.report(seen, [ended for worker in self.workers.values() for ended in worker.finished()])
 
     async def _follow_servers(self, pool: ServingPool) -> None:
         """Have a worker for each pod with an address; drop those whose pod is gone, made again, or started again."""

@@ -237,6 +237,21 @@ class Site:
         listed = json.loads(self.api.kubectl("-n", self.namespace, "get", "events.events.k8s.io", "-o", "json"))
         return [(e["reason"], e.get("note", "")) for e in listed["items"] if e["regarding"].get("name") == name]
 
+    @contextlib.contextmanager
+    def watching(self, kind: str, name: str, jsonpath: str, log: Path) -> Iterator[None]:
+        """Write what an object says to a file, now and at each change, for the length of the block."""
+        flags = [f"--kubeconfig={self.api.kubeconfig}", "-n", self.namespace]
+        with log.open("wb") as output:
+            watch = subprocess.Popen(
+                [self.api.tools["kubectl"], *flags, "get", kind, name, "--watch", f"--output=jsonpath={jsonpath}"],
+                stdout=output, stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        try:
+            yield
+        finally:
+            watch.kill()
+            watch.wait()
+
     def rung(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the `rung` command as a person would."""
         command = [self.operator.command[0], *arguments, f"--namespace={self.namespace}"]
