@@ -12,19 +12,17 @@ def _pruned(sparsity: float, epochs: int, learning_rate: float) -> PruningPlan:
 # The smaller a version, the cheaper its epochs, and the more of them it needs. Chosen by hand so that accuracy rises
 # with size: few enough epochs that the small ones don't overtake, enough that they are worth serving.
 _DIGITS = (
-    _pruned(0.3, 1, 0.001),
     _pruned(0.5, 1, 0.002),
     _pruned(0.7, 2, 0.004),
     _pruned(0.8, 2, 0.006),
-    _pruned(0.88, 4, 0.008),
-    _pruned(0.93, 8, 0.01),
-    _pruned(0.96, 10, 0.012),
+    _pruned(0.88, 6, 0.008),
+    _pruned(0.93, 16, 0.01),
+    _pruned(0.95, 24, 0.012),
 )
 _PARITY = (
-    _pruned(0.3, 1, 0.001),
     _pruned(0.5, 2, 0.003),
     _pruned(0.7, 2, 0.005),
-    _pruned(0.8, 1, 0.006),
+    _pruned(0.8, 3, 0.006),
     _pruned(0.88, 2, 0.01),
     _pruned(0.93, 2, 0.01),
     _pruned(0.96, 3, 0.012),
