@@ -4,7 +4,6 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
-UV_VERSION := 0.13.9
 UV := $(shell command -v uv || echo .venv-uv/bin/uv)
 BIN := .venv/bin
 
@@ -70,9 +69,10 @@ setup: .venv/.done ## The environment for the operator, the tools and the tests
 setup-triton: .venv-triton/.done ## The real Triton server, from its wheel
 setup-porting: .venv-porting/.done ## torch and NNI, for making versions (about 5 GB)
 
-.venv-uv/bin/uv:
+.venv-uv/bin/uv: requirements/uv.txt
 	$(PYTHON) -m venv .venv-uv
-	.venv-uv/bin/pip install --quiet uv==$(UV_VERSION)
+	.venv-uv/bin/pip install --quiet --require-hashes --requirement requirements/uv.txt
+	@touch $@
 
 .venv/.done: requirements/dev.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python 3.11 .venv
