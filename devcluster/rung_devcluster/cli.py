@@ -1,4 +1,4 @@
-"""The command line: `python -m rung_devcluster up | status | down | kubectl | exec | images`."""
+"""The command line: `python -m rung_devcluster up | status | down | kubectl | exec | images | prepare`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -23,7 +23,7 @@ from rung_devcluster.images import ImagesError, build_images
 from rung_devcluster.progress import to_stderr
 from rung_devcluster.provisions import system_archives, tools_of_a_cluster
 from rung_devcluster.system import MachineError, ensure_packages, require_root
-from rung_devcluster.tools import ToolError
+from rung_devcluster.tools import CATALOGUE, ToolError, ensure_tools
 
 EXPECTED = (
     control.ClusterError,
@@ -125,7 +125,7 @@ def up(
         to_stderr(f"The cluster {name} is up already.")
         _print_kubeconfig(running)
         return
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     ensure_packages(to_stderr)
     tools, archives = tools_of_a_cluster(to_stderr), system_archives(to_stderr)
     to_stderr(f"Starting the cluster {name}: {nodes} node{'s' if nodes > 1 else ''}.")
@@ -136,10 +136,6 @@ def up(
         sys.exit(130)
     if not foreground:
         _print_kubeconfig(cluster)
-
-
-def _interrupt(_number: int, _frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _split(text: str, separator: str, form: str) -> tuple[str, str]:
@@ -219,12 +215,16 @@ def execute(name: str, node: int, command: tuple[str, ...]) -> None:
 @click.option("--build-only", is_flag=True, help="Build the archives without loading them into the cluster.")
 @click.argument("names", nargs=-1)
 def images(name: str, names: tuple[str, ...], *, build_only: bool) -> None:
-    """Build the project's images (or those of the given NAMES) and load them into a cluster.
+    """Build the project's images (or those of the given NAMES) and load them into a cluster, if it is up.
 
     Prints each image's reference and its archive. What did not change is neither built nor loaded again.
     """
     require_root()
-    cluster = None if build_only else _the(name)
+    cluster = None if build_only else control.find(name)
+    if cluster is None or not cluster.state.ready:
+        cluster = None
+        if not build_only:
+            to_stderr(f"There is no cluster {name} that is up: the images are built and loaded nowhere.")
     ensure_packages(to_stderr)
     for reference, archive in build_images(names or None, to_stderr).items():
         if cluster is not None:
@@ -233,6 +233,19 @@ def images(name: str, names: tuple[str, ...], *, build_only: bool) -> None:
             said = f"loaded into {new} in {time.monotonic() - began:.1f} s" if new else "there already"
             to_stderr(f"images: {reference}: {said}")
         click.echo(f"{reference}\t{archive}")
+
+
+@main.command()
+def prepare() -> None:
+    """Make everything that a cluster and its images are made of, so that `up` and `images` take seconds.
+
+    Without root: the programs alone.
+    """
+    ensure_tools(CATALOGUE, to_stderr)
+    if os.geteuid() == 0:
+        ensure_packages(to_stderr)
+        system_archives(to_stderr)
+        build_images(None, to_stderr)
 
 
 def _the(name: str) -> control.RunningCluster:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -19,6 +20,8 @@ Body = Callable[[], Coroutine[Any, Any, int]]
 @click.version_option(package_name="rung")
 def main() -> None:
     """Make model versions for Rung, publish them to S3, profile them, register them in the cluster."""
+    # Told to end, it ends its workers too, as on Ctrl-C; and in a container, as process 1, it ends at all.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @main.command("run")
