@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from types import FrameType
 
 import click
+from rich.text import Text
 
-from rung_demo.environment import POOL, PROJECT, Options, image, prepare, tear_down, wait_until_serving
+from rung.adapters.kubernetes import KubernetesError
+from rung_demo.environment import POOL, PROJECT, Options, environment, image, removal, wait_until_serving
 from rung_demo.ladders import ladder_headers, task_capacities
 from rung_demo.live import LiveView
 from rung_demo.outcome import outcome_of
@@ -20,8 +25,8 @@ from rung_demo.record import RunHeader, read_run
 from rung_demo.replay import Replay, record_run
 from rung_demo.report import write_report
 from rung_demo.stages import Stages
-from rung_demo.trace import DEFAULT_SECONDS, demo_traces, traces_from_file
-from rung_loadgen.trace import TraceError
+from rung_demo.trace import DEFAULT_SECONDS, demo_traces, read_start, scaled_traces
+from rung_loadgen.trace import Trace, TraceError
 
 POLICIES: dict[str, dict[str, object]] = {
     "Stepwise": {"name": "Stepwise"},
@@ -34,50 +39,79 @@ POLICIES: dict[str, dict[str, object]] = {
 @click.option(
     "--trace", type=click.Path(path_type=Path), help="Requests per second, one number a line, instead of ours."
 )
-@click.option("--seconds", default=DEFAULT_SECONDS, show_default=True, type=click.IntRange(60, 3600), help="How long.")
+@click.option(
+    "--seconds", default=DEFAULT_SECONDS, show_default=True, type=click.IntRange(60, 3600),
+    help="How long. Ours is stretched to it; of a longer file the start is taken.",
+)  # fmt: skip
 @click.option("--seed", default=7, show_default=True, help="Of the arrivals and of our trace.")
 @click.option("--compare", is_flag=True, help="Replay the same with the best and the cheapest versions fixed.")
 @click.option("--keep", is_flag=True, help="Leave the cluster up, and say what to try next.")
-@click.option("--profile-again", is_flag=True, help="Measure the versions again even if that was done.")
+@click.option(
+    "--versions",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Ladders of the tasks digits and parity that are made already (rung-port run --output), instead of ours.",
+)
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Folder of the report; out/demo-TIME.")
 def main(
-    trace: Path | None, seconds: int, seed: int, compare: bool, keep: bool, profile_again: bool, out: Path | None
+    trace: Path | None,
+    seconds: int,
+    seed: int,
+    versions: Path | None,
+    out: Path | None,
+    *,
+    compare: bool,
+    keep: bool,
 ) -> None:
     """The main job on one machine: a trace climbs, versions step down before the queue explodes, and back up.
 
     Needs root for a cluster of its own; with KUBECONFIG set it uses that cluster instead, which must have the images.
     Exit status 0 only if versions stepped both down and up and no request failed.
     """
+    _end_on_signals()
     stages = Stages()
     kubeconfig = Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None
-    options = Options(kubeconfig, profile_again)
+    options = Options(kubeconfig, versions, keep=keep)
     folder = out or PROJECT / "out" / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    kubernetes: Kubernetes | None = None
     status = 1
     try:
-        kubernetes = prepare(options, stages)
-        status = _runs(kubernetes, folder, _Plan(trace, seconds, seed, compare), stages)
-    except (DemoError, TraceError) as error:
-        stages.console.print(f"\n[red]The demo failed:[/red] {error}", markup=True)
-        if kubernetes is None and keep:
+        # What can be wrong with the arguments is told now, not when everything else is up.
+        plan = _Plan(read_start(trace, seconds) if trace else None, seconds, seed, compare)
+        folder.mkdir(parents=True, exist_ok=True)
+        with environment(options, stages) as kubernetes:
+            status = _runs(kubernetes, folder, plan, stages)
+            if keep:
+                _what_next(kubernetes, stages, removal(options))
+    except (DemoError, TraceError, KubernetesError, OSError) as error:
+        stages.console.print("\n[red]The demo failed:[/red]", Text(str(error)), soft_wrap=True)
+        if keep and kubeconfig is None:
             stages.console.print("Look at the cluster: python -m rung_devcluster kubectl --name rung-demo get pods -A")
     except KeyboardInterrupt:
         stages.console.print("\nStopped.")
         status = 130
-    finally:
-        if keep:
-            if kubernetes is not None:
-                _what_next(kubernetes, stages)
-        else:
-            tear_down(options, kubernetes, stages)
     sys.exit(status)
+
+
+def _end_on_signals() -> None:
+    """Be told to end, or lose the terminal, as by Ctrl-C: what was brought up is removed."""
+
+    def hung_up(number: int, frame: FrameType | None) -> None:
+        # Whoever writes to a terminal that is gone fails, and there is much to do yet.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(nowhere, stream)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored: it was started with nohup
+        signal.signal(signal.SIGHUP, hung_up)
 
 
 class _Plan:
     """What is to be run."""
 
-    def __init__(self, trace: Path | None, seconds: int, seed: int, compare: bool) -> None:
-        self.trace, self.seconds, self.seed = trace, seconds, seed
+    def __init__(self, trace: Trace | None, seconds: int, seed: int, compare: bool) -> None:
+        self.trace, self.seed = trace, seed
+        self.seconds = trace.seconds if trace else seconds
         self.policies = list(POLICIES) if compare else ["Stepwise"]
 
 
@@ -85,8 +119,7 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
     headers = ladder_headers(kubernetes)
     capacities = task_capacities(headers)
     if plan.trace is not None:
-        traces = traces_from_file(plan.trace, capacities, seconds=plan.seconds)
-        words = plan.trace.name
+        traces, words = scaled_traces(plan.trace, capacities), plan.trace.name
     else:
         traces = demo_traces(capacities, seconds=plan.seconds, seed=plan.seed)
         words = "our own trace: two climbs, a daily wave, bursts"
@@ -98,53 +131,45 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
         seed=plan.seed,
         seconds=plan.seconds,
     )
-    recordings = []
-    verdict = 1
+    recordings: list[Path] = []
+    report = folder / "report.html"
     for name in plan.policies:
         _use_policy(kubernetes, name, stages)
         header = RunHeader(time.time(), name, tuple(headers), capacity_cores=1.0, trace=words)
         path = folder / f"{name.lower().replace(' ', '-')}.jsonl"
-        with (
-            stages.stage(f"Replay, {name}"),
-            kubernetes.forwarded("service/rung-operator", 8080) as metrics,
-            LiveView(header, stages.console) as view,
-        ):
-            record_run(kubernetes, replay, header=header, path=path, operator_metrics=metrics, show=view.show)
+        with stages.stage(f"Replay, {name}"), LiveView(header, stages.console) as view:
+            record_run(kubernetes, replay, header=header, path=path, show=view.show)
         recordings.append(path)
-        if name == "Stepwise":
-            verdict = _verdict(path, stages)
-    report = folder / "report.html"
-    write_report(recordings, report)
+        # After each run: one that breaks off takes nothing from those before it.
+        write_report(recordings, report)
+    outcomes = [outcome_of(read_run(path)) for path in recordings]
     stages.say(f"The report: {report}")
-    return verdict
-
-
-def _use_policy(kubernetes: Kubernetes, name: str, stages: Stages) -> None:
-    policy: dict[str, object] = {"static": None, "stepwise": None, **POLICIES[name]}
-    kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
-    wait_until_serving(kubernetes, stages)
-
-
-def _verdict(recording: Path, stages: Stages) -> int:
-    outcome = outcome_of(read_run(recording))
-    stages.say(outcome.sentence())
-    if missing := outcome.shortcomings():
+    for outcome in outcomes:
+        stages.say(outcome.sentence())
+    if missing := outcomes[0].shortcomings():
         stages.say(f"[red]Not as it should be:[/red] {'; '.join(missing)}")
         return 1
     return 0
 
 
-def _what_next(kubernetes: Kubernetes, stages: Stages) -> None:
+def _use_policy(kubernetes: Kubernetes, name: str, stages: Stages) -> None:
+    policy: dict[str, object] = {"static": None, "stepwise": None, **POLICIES[name]}
+    kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
+    wait_until_serving(kubernetes, stages, "cheapest" if name == "Static Cheapest" else "best")
+
+
+def _what_next(kubernetes: Kubernetes, stages: Stages, removal: str) -> None:
     kubectl = f"kubectl -n {kubernetes.namespace}"
+    on_path = "" if shutil.which("kubectl") else f"\n  export PATH=$PATH:{kubernetes.kubectl_path.parent}"
     stages.console.print(
         f"""
 The cluster is up. Try:
-  export KUBECONFIG={kubernetes.kubeconfig}
+  export KUBECONFIG={kubernetes.kubeconfig}{on_path}
   {kubectl} get spool,itask,mver
   {kubectl} exec deploy/rung-operator -- rung explain digits
   {kubectl} patch itask digits --type=merge -p '{{"spec": {{"mode": "Recommend"}}}}'
   {kubectl} get events --field-selector involvedObject.kind=InferenceTask
-Take it down: make cluster-down ARGS="--name rung-demo"
+Take it down: {removal}
 """,
         markup=False,
         highlight=False,

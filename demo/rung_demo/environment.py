@@ -6,20 +6,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
+from rich.markup import escape
 
-from rung_demo.jobs import job
-from rung_demo.programs import DemoError, Kubernetes, run
+from rung_demo.programs import DemoError, Kubernetes, end, finish, run, start
 from rung_demo.stages import Stages
 from rung_devcluster.tools import ToolError, ensure_tools
 
 PROJECT = Path(__file__).parents[2]
 CLUSTER = "rung-demo"
+NAMESPACE = "rung-demo"
 RELEASE = "rung"
 POOL = "edge"
 BUCKET_URI = "s3://models/rung"
@@ -42,58 +45,94 @@ class Options:
 
     kubeconfig: Path | None
     """A cluster of the user's own; None makes one on this machine."""
-    profile_again: bool = False
+    versions: Path | None = None
+    """Ladders for the tasks that are there already; None makes the demo's own."""
+    keep: bool = False
 
 
-def prepare(options: Options, stages: Stages) -> Kubernetes:
-    """Bring everything up, as much as possible at the same time, and return the cluster. Raises DemoError."""
-    with ThreadPoolExecutor(max_workers=2, thread_name_prefix="demo") as executor:
-        versions = executor.submit(_make_versions, stages)
-        kubernetes = _cluster(options, stages)
-        try:
+@contextmanager
+def environment(options: Options, stages: Stages) -> Iterator[Kubernetes]:
+    """Bring everything up, as much as possible at the same time, and yield the cluster; remove it at the end.
+
+    Whatever happens in the block or before it: unless the user keeps it, nothing is left. Raises DemoError.
+    """
+    if options.kubeconfig is None and os.geteuid() != 0:
+        raise DemoError(
+            "a cluster on this machine needs root: run `sudo make demo`, or set KUBECONFIG to any cluster "
+            "(k3s, kind) that has the images (README, 'On your own cluster')"
+        )
+    kubernetes: Kubernetes | None = None
+    try:
+        with _ladders(options, stages) as ladders:
+            kubernetes = _cluster(options, stages)
             _install(kubernetes, stages)
-        finally:
-            ladders = versions.result()
-    _publish(kubernetes, ladders, stages)
-    _profile(kubernetes, stages, again=options.profile_again)
-    with stages.stage("Registering the versions and the tasks"):
-        _register(kubernetes)
-        kubernetes.apply(PROJECT / "examples/demo/tasks.yaml")
-    wait_until_serving(kubernetes, stages)
-    return kubernetes
+            folder = ladders()
+        _publish(kubernetes, folder, stages)
+        _profile(kubernetes, stages)
+        with stages.stage("Registering the versions and the tasks"):
+            _register(kubernetes)
+            kubernetes.apply(PROJECT / "examples/demo/tasks.yaml")
+        wait_until_serving(kubernetes, stages)
+        yield kubernetes
+    finally:
+        if not options.keep:
+            _remove(options, kubernetes, stages)
 
 
-def tear_down(options: Options, kubernetes: Kubernetes | None, stages: Stages) -> None:
-    """Remove what `prepare` made. In a cluster of the user's own that is the release and the namespace."""
-    with stages.stage("Removing everything"):
-        if options.kubeconfig is None:
-            run([sys.executable, "-m", "rung_devcluster", "down", "--name", CLUSTER], deadline_seconds=120)
-        elif kubernetes is not None:
-            kubernetes.kubectl("delete", "namespace", kubernetes.namespace, "--ignore-not-found", deadline_seconds=180)
+def _remove(options: Options, kubernetes: Kubernetes | None, stages: Stages) -> None:
+    """Remove what was made. In a cluster of the user's own that is the release and the namespace.
+
+    What can't be removed is told and raises nothing: the fault that led here is the one to hear of.
+    """
+    if options.kubeconfig is not None and kubernetes is None:
+        return
+    try:
+        with stages.stage("Removing everything"):
+            if options.kubeconfig is None or kubernetes is None:
+                _devcluster("down", deadline_seconds=120)
+            else:
+                _uninstall(kubernetes)
+                stages.say("Helm keeps CRDs. To remove them too: kubectl delete -f charts/rung/crds/")
+    except (DemoError, KeyboardInterrupt) as error:
+        stages.say(f"Not everything was removed: {escape(str(error)) or 'interrupted'}\n  By hand: {removal(options)}")
+
+
+def removal(options: Options) -> str:
+    """Return the command that removes what the demo made, for a person to type."""
+    if options.kubeconfig is None:
+        return f'make cluster-down ARGS="--name {CLUSTER}"'
+    return f"helm -n {NAMESPACE} uninstall {RELEASE}; kubectl delete namespace {NAMESPACE}"
+
+
+def _uninstall(kubernetes: Kubernetes) -> None:
+    """Take the release away, its cluster roles included, and the namespace with all that the demo put there."""
+    kubernetes.helm("uninstall", RELEASE, "--ignore-not-found", "--wait", "--timeout=90s")
+    kubernetes.kubectl("delete", "namespace", kubernetes.namespace, "--ignore-not-found", deadline_seconds=180)
 
 
 # ------------------------------------------------------------------------------------------------------------ cluster
 
 
 def _cluster(options: Options, stages: Stages) -> Kubernetes:
+    kubeconfig = options.kubeconfig
     with stages.stage("Programs"):
         try:
             tools = ensure_tools(["kubectl", "helm"])
         except ToolError as error:
             raise DemoError(str(error)) from error
-    kubeconfig = options.kubeconfig
     if kubeconfig is None:
-        if os.geteuid() != 0:
-            raise DemoError(
-                "a cluster on this machine needs root: run `sudo make demo`, or set KUBECONFIG to any cluster "
-                "(k3s, kind) that has the images (README, 'On your own cluster')"
-            )
         with stages.stage("A Kubernetes on this machine"):
-            said = run([sys.executable, "-m", "rung_devcluster", "up", "--name", CLUSTER], deadline_seconds=5400)
+            said = _devcluster("up", deadline_seconds=5400)
             kubeconfig = _kubeconfig_of(said)
         with stages.stage("Images"):
-            run([sys.executable, "-m", "rung_devcluster", "images", "--name", CLUSTER], deadline_seconds=1800)
-    return Kubernetes(kubeconfig, tools["kubectl"], tools["helm"])
+            _devcluster("images", deadline_seconds=1800)
+    return Kubernetes(kubeconfig, tools["kubectl"], tools["helm"], NAMESPACE)
+
+
+def _devcluster(command: str, *, deadline_seconds: float) -> str:
+    """Run a command of the cluster on this machine. It tells what it does: the first time it may take long."""
+    words = [sys.executable, "-m", "rung_devcluster", command, "--name", CLUSTER]
+    return run(words, deadline_seconds=deadline_seconds, tells=True)
 
 
 def _kubeconfig_of(said: str) -> Path:
@@ -106,15 +145,30 @@ def _kubeconfig_of(said: str) -> Path:
 # ----------------------------------------------------------------------------------------------------------- versions
 
 
-def _make_versions(stages: Stages) -> Path:
-    """Train, prune and export the demo's ladders; what was made before is found again."""
+@contextmanager
+def _ladders(options: Options, stages: Stages) -> Iterator[Callable[[], Path]]:
+    """Make the ladders beside the block; yields what waits for their folder. Leaving it early ends their making."""
+    if options.versions is not None:
+        folder = options.versions
+        yield lambda: folder
+        return
     program = PROJECT / ".venv-porting/bin/rung-port"
     if not program.exists():
         raise DemoError("the environment for porting is missing: run `make setup-porting`")
     out = PROJECT / "out/models"
-    with stages.stage("Versions of two networks: trained, pruned, exported"):
-        run([program, "run", "--output", out], deadline_seconds=1800)
-    return out
+
+    def made() -> Path:
+        # What was made before is found again.
+        with stages.stage("Versions of two networks: trained, pruned, exported"):
+            finish(porting, deadline_seconds=1800)
+        return out
+
+    porting = start([program, "run", "--output", out])
+    with ThreadPoolExecutor(1, thread_name_prefix="ladders") as executor:
+        try:
+            yield executor.submit(made).result
+        finally:
+            end(porting)
 
 
 def _publish(kubernetes: Kubernetes, ladders: Path, stages: Stages) -> None:
@@ -148,7 +202,7 @@ def _rung_port(kubernetes: Kubernetes, *arguments: str) -> None:
 def _install(kubernetes: Kubernetes, stages: Stages) -> None:
     with stages.stage("Prometheus, S3 and Rung (helm install)"):
         # What an earlier run left would be mixed with this one's.
-        kubernetes.kubectl("delete", "namespace", kubernetes.namespace, "--ignore-not-found", deadline_seconds=180)
+        _uninstall(kubernetes)
         named = {"name": kubernetes.namespace}
         kubernetes.apply(yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": named}))
         kubernetes.apply(PROJECT / "examples/demo/s3.yaml")
@@ -160,46 +214,16 @@ def _install(kubernetes: Kubernetes, stages: Stages) -> None:
         kubernetes.kubectl("rollout", "status", "deployment/s3", "deployment/prometheus", "--timeout=60s")
 
 
-def _profile(kubernetes: Kubernetes, stages: Stages, *, again: bool) -> None:
+def _profile(kubernetes: Kubernetes, stages: Stages) -> None:
     """Measure every version on the very server that will serve it, from a Job beside it."""
     pods = json.loads(kubernetes.kubectl("get", "pods", "--selector", f"rung.dev/pool={POOL}", "--output", "json"))
     ready = [pod for pod in pods["items"] if pod["status"].get("podIP")]
     if not ready:
         raise DemoError("no Triton pod has an address; look at it: kubectl describe pods -l rung.dev/pool=edge")
-    address = ready[0]["status"]["podIP"]
-    arguments = [
-        "profile", f"--triton={address}:8001", f"--agent=http://{address}:8090", f"--repository={BUCKET_URI}",
-        f"--endpoint=http://s3:{S3_PORT}", f"--hardware-class={HARDWARE_CLASS}", "--cpu=1", f"--slo={SLO}",
-        f"--tasks={','.join(TASKS)}",
-    ]  # fmt: skip
-    if not again:
-        # What is measured stays measured: a second try of the Job does only what the first could not.
-        arguments.append("--skip-existing")
-    manifest = profile_job(arguments, tries=1 if again else 3)
+    manifest = (PROJECT / "examples/profile/job.yaml").read_text(encoding="utf-8")
     with stages.stage("Profiling every version on its server"):
-        kubernetes.kubectl("delete", "job", "rung-profile", "--ignore-not-found")
-        kubernetes.apply(manifest)
+        kubernetes.apply(manifest.replace("SERVER", ready[0]["status"]["podIP"]).replace("TASKS", ",".join(TASKS)))
         _wait_for_job(kubernetes, "rung-profile", 900)
-
-
-def profile_job(arguments: Sequence[str], *, tries: int) -> str:
-    """Return the Job that profiles, as YAML; it writes to S3, and is tried again where it leaves something out."""
-    more = {
-        "envFrom": [{"secretRef": {"name": "s3-credentials"}}],
-        "env": [{"name": "AWS_REGION", "value": S3_ENV["AWS_REGION"]}],
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - inside the pod
-    }
-    return yaml.safe_dump(
-        job(
-            "rung-profile",
-            image("rung-loadgen"),
-            ["rung-port", *arguments],
-            container=more,
-            volumes=[{"name": "tmp", "emptyDir": {}}],
-            tries=tries,
-            deadline_seconds=1800,
-        )
-    )
 
 
 def image(name: str) -> str:
@@ -219,27 +243,33 @@ def _wait_for_job(kubernetes: Kubernetes, name: str, deadline_seconds: float) ->
     _wait(ended, deadline_seconds, lambda: f"the Job {name} did not end within {deadline_seconds:.0f} s")
 
 
-def wait_until_serving(kubernetes: Kubernetes, stages: Stages) -> None:
-    """Wait until every task has a version that answers and the pool has fresh metrics."""
-    last: dict[str, str] = {}
+def wait_until_serving(kubernetes: Kubernetes, stages: Stages, choice: str = "best") -> None:
+    """Wait until the best (or the cheapest) version of every task answers and the pool has fresh metrics."""
+    missing: list[str] = []
 
     def serving() -> bool:
         tasks = json.loads(kubernetes.kubectl("get", "itask", "--output", "json"))["items"]
         pools = json.loads(kubernetes.kubectl("get", "spool", "--output", "json"))["items"]
-        wanted = [(task, "Ready") for task in tasks] + [(pool, "MetricsAvailable") for pool in pools]
-        last.clear()
-        for resource, kind in wanted:
-            conditions = resource.get("status", {}).get("conditions", [])
-            found = next((c for c in conditions if c["type"] == kind), None)
-            if found is None or found["status"] != "True":
-                last[resource["metadata"]["name"]] = f"{kind}: {found['message'] if found else 'not known yet'}"
-        settled = all(
-            task.get("status", {}).get("activeVersion") == task.get("status", {}).get("targetVersion") for task in tasks
-        )
-        return len(tasks) == len(TASKS) and not last and settled
+        missing[:] = [fault for pool in pools if (fault := _fault(pool, "MetricsAvailable"))]
+        missing.extend(fault for task in tasks if (fault := _fault(task, "Ready")))
+        for task in tasks:
+            status = task.get("status", {})
+            wanted = status.get("frontier", {}).get(f"{choice}Version")
+            if wanted is None or not status.get("activeVersion") == status.get("targetVersion") == wanted:
+                missing.append(f"{task['metadata']['name']} is not on its {choice} version, {wanted or 'not known'}")
+        return len(tasks) == len(TASKS) and not missing
 
-    with stages.stage("The best versions load"):
-        _wait(serving, 120, lambda: f"not every task is served: {last}")
+    with stages.stage(f"The {choice} versions load"):
+        _wait(serving, 120, lambda: f"not every task is served: {'; '.join(missing)}")
+
+
+def _fault(resource: dict[str, Any], kind: str) -> str:
+    """Say what a condition of an object lacks; empty when it holds, and for this very specification."""
+    metadata, status = resource["metadata"], resource.get("status", {})
+    found = next((c for c in status.get("conditions", []) if c["type"] == kind), None)
+    if found is None or status.get("observedGeneration") != metadata["generation"]:
+        return f"{metadata['name']}: the operator has not looked at it yet"
+    return "" if found["status"] == "True" else f"{metadata['name']}: {kind}: {found['message']}"
 
 
 def _wait(done: Callable[[], bool | None], deadline_seconds: float, fault: Callable[[], str]) -> None:

@@ -27,34 +27,52 @@ def run(
     deadline_seconds: float,
     env: Mapping[str, str] | None = None,
     text: str | None = None,
-    show: bool = False,
+    tells: bool = False,
 ) -> str:
-    """Run a program to its end and return what it printed. `show` lets it print to the terminal instead.
+    """Run a program to its end and return what it printed; of one that `tells`, the errors go to the terminal instead.
 
     Raises DemoError when it fails or passes its deadline.
     """
-    words = [str(argument) for argument in arguments]
-    shown = " ".join(words[:6]) + (" ..." if len(words) > 6 else "")
+    process = start(arguments, env=env, reads=text is not None, tells=tells)
+    return finish(process, deadline_seconds=deadline_seconds, text=text)
+
+
+def start(
+    arguments: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    reads: bool = False,
+    tells: bool = False,
+) -> subprocess.Popen[str]:
+    """Start a program, for `finish`. Raises DemoError when it is not installed."""
     try:
-        done = subprocess.run(
-            words,
+        return subprocess.Popen(
+            [str(argument) for argument in arguments],
             env={**os.environ, **(env or {})},
-            input=text,
             text=True,
-            stdin=None if text is not None else subprocess.DEVNULL,
-            stdout=None if show else subprocess.PIPE,
-            stderr=None if show else subprocess.STDOUT,
-            timeout=deadline_seconds,
-            check=False,
+            stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if tells else subprocess.STDOUT,
         )
     except FileNotFoundError:
-        raise DemoError(f"{words[0]} is not installed") from None
+        raise DemoError(f"{arguments[0]} is not installed") from None
+
+
+def finish(process: subprocess.Popen[str], *, deadline_seconds: float, text: str | None = None) -> str:
+    """Wait for a program that was started and return what it printed. Raises DemoError as `run` does."""
+    words = process.args
+    assert isinstance(words, list)
+    shown = " ".join(words[:6]) + (" ..." if len(words) > 6 else "")
+    try:
+        said, _ = process.communicate(text, timeout=deadline_seconds)
     except subprocess.TimeoutExpired as error:
         said = error.stdout.decode(errors="replace") if isinstance(error.stdout, bytes) else error.stdout or ""
         raise DemoError(f"{shown} did not end within {deadline_seconds:.0f} s\n{_tail(said)}") from None
-    if done.returncode != 0:
-        raise DemoError(f"{shown} failed with status {done.returncode}\n{_tail(done.stdout or '')}")
-    return done.stdout or ""
+    finally:
+        end(process)
+    if process.returncode != 0:
+        raise DemoError(f"{shown} failed with status {process.returncode}\n{_tail(said)}")
+    return said
 
 
 def _tail(text: str) -> str:
@@ -68,7 +86,7 @@ class Kubernetes:
     kubeconfig: Path
     kubectl_path: Path
     helm_path: Path
-    namespace: str = "rung-demo"
+    namespace: str = "default"
     env: Mapping[str, str] = field(default_factory=dict)
 
     def _env(self) -> dict[str, str]:

@@ -9,15 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
+from urllib.request import urlopen
 
-import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from rung.adapters.kubernetes import KubernetesError, connect
 from rung.api import InferenceTask
-from rung_demo.jobs import job
 from rung_demo.programs import DemoError, Kubernetes, end
 from rung_demo.record import (
     DecisionLine,
@@ -59,21 +59,34 @@ def job_manifest(replay: Replay) -> str:
     }
     arguments = ["replay", f"--target={replay.target}", f"--seed={replay.seed}", f"--duration={replay.seconds}s"]
     arguments += [f"--task={task}:/traces/{task}.txt:slo={replay.slo_milliseconds[task]:g}ms" for task in replay.traces]
-    more = {
+    container = {
         "name": "load",
+        "image": replay.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["rung-load"],
+        "args": arguments,
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
         "volumeMounts": [{"name": "traces", "mountPath": "/traces"}],
     }
-    run = job(
-        JOB,
-        replay.image,
-        ["rung-load", *arguments],
-        container=more,
-        volumes=[{"name": "traces", "configMap": {"name": JOB}}],
-        tries=1,
-        deadline_seconds=replay.seconds + 180,
-    )
-    run["spec"]["template"]["metadata"] = {"labels": {"app": JOB}}
+    pod = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [{"name": "traces", "configMap": {"name": JOB}}],
+    }
+    template = {"metadata": {"labels": {"app": JOB}}, "spec": pod}
+    run = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": JOB},
+        "spec": {"backoffLimit": 0, "activeDeadlineSeconds": replay.seconds + 180, "template": template},
+    }
     return yaml.safe_dump_all(
         [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": JOB}, "data": traces}, run]
     )
@@ -85,7 +98,6 @@ def record_run(
     *,
     header: RunHeader,
     path: Path,
-    operator_metrics: str,
     show: Callable[[Line], None],
 ) -> LoadSummary:
     """Run the load, record everything to `path`, hand every line to `show`, and return the load's summary.
@@ -93,16 +105,26 @@ def record_run(
     Raises DemoError when the load can't be run to its end.
     """
     kubernetes.kubectl("delete", "job,configmap", JOB, "--ignore-not-found", "--wait=true")
-    lines: queue.Queue[Line] = queue.Queue()
+    lines: queue.Queue[Line | DemoError] = queue.Queue()
     stop = threading.Event()
     summary: LoadSummary | None = None
+
+    def read_load() -> None:
+        try:
+            _read_load(kubernetes, replay.seconds, lines.put, stop)
+        except DemoError as error:
+            lines.put(error)
+
+    metrics = OperatorMetrics()
+    watchers = (
+        threading.Thread(target=lambda: asyncio.run(_watch(kubernetes, metrics, lines.put, stop)), daemon=True),
+        threading.Thread(target=lambda: metrics.follow(kubernetes, stop), daemon=True),
+    )
     with Recorder(path, header) as recorder:
-        watcher = threading.Thread(
-            target=lambda: asyncio.run(_watch(kubernetes, operator_metrics, lines.put, stop)), daemon=True
-        )
-        watcher.start()
+        for watcher in watchers:
+            watcher.start()
         kubernetes.apply(job_manifest(replay))
-        reader = threading.Thread(target=_read_load, args=(kubernetes, replay.seconds, lines.put, stop), daemon=True)
+        reader = threading.Thread(target=read_load, daemon=True)
         reader.start()
         deadline = time.monotonic() + replay.seconds + 180
         try:
@@ -113,13 +135,16 @@ def record_run(
                     line = lines.get(timeout=0.5)
                 except queue.Empty:
                     continue
+                if isinstance(line, DemoError):
+                    raise line
                 recorder.write(line)
                 show(line)
                 if isinstance(line, LoadSummary):
                     summary = line
         finally:
             stop.set()
-        watcher.join(10)
+            for watcher in watchers:
+                watcher.join(10)
     if summary is None:
         logs = kubernetes.kubectl("logs", f"job/{JOB}", "--tail=15")
         raise DemoError(f"the load ended without a summary; it said:\n{logs}")
@@ -129,8 +154,8 @@ def record_run(
 def _read_load(kubernetes: Kubernetes, seconds: int, put: Callable[[Line], None], stop: threading.Event) -> None:
     """Follow the Job's log and pass on its lines; ends with the Job."""
     kubernetes.kubectl(
-        "wait", "pod", f"--selector=job-name={JOB}", "--for=jsonpath={.status.containerStatuses[0].started}",
-        "--timeout=90s", deadline_seconds=100,
+        "wait", "pod", f"--selector=job-name={JOB}", "--for=create",
+        "--for=jsonpath={.status.containerStatuses[0].started}=true", "--timeout=90s", deadline_seconds=100,
     )  # fmt: skip
     process = kubernetes.stream("logs", "--follow", f"job/{JOB}")
     timer = threading.Timer(seconds + 150, process.kill)
@@ -156,20 +181,48 @@ def _read_load(kubernetes: Kubernetes, seconds: int, put: Callable[[Line], None]
 # ---------------------------------------------------------------------------------------------- what the operator says
 
 
-async def _watch(kubernetes: Kubernetes, metrics: str, put: Callable[[Line], None], stop: threading.Event) -> None:
-    """Read the operator's statuses and metrics each second until told to stop. A read that fails is left out."""
+class OperatorMetrics:
+    """The operator's own metrics, through a port-forward that is opened again when it or the operator ends."""
+
+    def __init__(self) -> None:
+        self._page: Page = {}
+        self._read_monotonic = float("-inf")
+
+    @property
+    def page(self) -> Page:
+        """The newest page; empty when it is too old to be of now."""
+        return self._page if time.monotonic() - self._read_monotonic < 3 * POLL_SECONDS else {}
+
+    def follow(self, kubernetes: Kubernetes, stop: threading.Event) -> None:
+        """Read the page each second until told to stop. A read that fails is left out."""
+        while not stop.wait(POLL_SECONDS):
+            try:
+                with kubernetes.forwarded("service/rung-operator", 8080) as address:
+                    while not stop.wait(POLL_SECONDS):
+                        with urlopen(f"http://{address}/metrics", timeout=2) as answer:
+                            self._page = parse_page(answer.read().decode())
+                        self._read_monotonic = time.monotonic()
+            except (DemoError, OSError, HTTPException, ValueError):
+                continue
+
+
+async def _watch(
+    kubernetes: Kubernetes, metrics: OperatorMetrics, put: Callable[[Line], None], stop: threading.Event
+) -> None:
+    """Tell each second what the operator says, until told to stop. A read that fails is left out."""
     told: dict[str, object] = {}
     first: dict[tuple[str, str], float] | None = None
-    async with connect(kubernetes.kubeconfig) as cluster, aiohttp.ClientSession() as session:
+    async with connect(kubernetes.kubeconfig) as cluster:
         while not stop.is_set():
             began = time.monotonic()
             try:
                 tasks = (await cluster.list_tasks(kubernetes.namespace)).objects
             except KubernetesError:
                 tasks = ()
-            page = await _metrics_page(session, metrics)
-            if page is not None:
+            page = metrics.page
+            if page or tasks:
                 put(pool_line(time.time(), page, tasks))
+            if page:
                 counts = swap_counts(page)
                 first = counts if first is None else first
                 put(swaps_line(time.time(), counts, first))
@@ -224,15 +277,6 @@ def new_decisions(tasks: Iterable[InferenceTask], told: dict[str, object]) -> li
             )
         )
     return found
-
-
-async def _metrics_page(session: aiohttp.ClientSession, address: str) -> Page | None:
-    """Read the operator's own metrics; None when it can't be asked."""
-    try:
-        async with session.get(f"http://{address}/metrics", timeout=aiohttp.ClientTimeout(total=2)) as answer:
-            return parse_page(await answer.text())
-    except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-        return None
 
 
 def parse_page(text: str) -> Page:

@@ -34,4 +34,5 @@ class Stages:
         """Print a line with the time since the start."""
         elapsed = time.monotonic() - self.started
         with self._lock:
-            self.console.print(f"[dim]{elapsed:5.0f} s[/dim]  {text}")
+            # A terminal breaks long lines by itself, and a file should not have them broken.
+            self.console.print(f"[dim]{elapsed:5.0f} s[/dim]  {text}", soft_wrap=True)

@@ -66,24 +66,27 @@ def demo_traces(
     return traces
 
 
-def traces_from_file(path: Path, capacities: Sequence[TaskCapacity], *, seconds: int | None = None) -> dict[str, Trace]:
-    """Return a trace file for every task, scaled so that its highest second is the built-in trace's peak.
+def read_start(path: Path, seconds: int) -> Trace:
+    """Read the first seconds of a trace file; the name says how much of it that is.
 
-    The tasks take the same curve, each scaled to its own versions. Raises TraceError for a bad file or capacities.
+    Raises TraceError for a bad file, and when nothing would be sent in that time.
+    """
+    whole = read_trace(path)
+    start = whole.truncated(seconds)
+    if not start.rates_rps.any():
+        raise TraceError(f"{path}: every rate of the first {seconds} seconds is 0; nothing would be sent")
+    part = f"the first {seconds:,} of {whole.seconds:,} s of " if start.seconds < whole.seconds else ""
+    return Trace(f"{part}{path.name}", start.rates_rps)
+
+
+def scaled_traces(trace: Trace, capacities: Sequence[TaskCapacity]) -> dict[str, Trace]:
+    """Return a trace for every task, scaled so that its highest second is the built-in trace's peak.
+
+    The tasks take the same curve, each scaled to its own versions. Raises TraceError for bad capacities.
     """
     _check(capacities, 0.0, PEAK_UTILIZATION)
-    trace = read_trace(path).truncated(seconds)
-    peak = float(trace.rates_rps.max())
-    if peak <= 0:
-        raise TraceError(f"{path}: every rate of the first {seconds} seconds is 0; nothing would be sent")
-    share = PEAK_UTILIZATION / len(capacities)
-    return {c.task: trace.scaled(share * c.cheapest_rps / peak) for c in capacities}
-
-
-def write_trace(trace: Trace, path: Path) -> None:
-    """Write a trace as a file that `rung-load replay` reads."""
-    lines = "\n".join(f"{rate:.2f}" for rate in trace.rates_rps)
-    path.write_text(f"# {trace.name}: requests a second, one line a second\n{lines}\n", encoding="utf-8")
+    share = PEAK_UTILIZATION / len(capacities) / float(trace.rates_rps.max())
+    return {c.task: trace.scaled(share * c.cheapest_rps) for c in capacities}
 
 
 def _check(capacities: Sequence[TaskCapacity], start_utilization: float, peak_utilization: float) -> None:

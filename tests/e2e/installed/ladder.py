@@ -25,11 +25,11 @@ LAYERS = {CHEAPEST: 1, MIDDLE: 4, BEST: 16}
 """What each version costs; its accuracy is in its number."""
 
 
-def write_ladder(folder: Path, task: str, layers: Mapping[int, int] = LAYERS) -> Path:
+def write_ladder(folder: Path, task: str, layers: Mapping[int, int] = LAYERS, *, one_matrix: bool = False) -> Path:
     """Write versions as `rung-port run` does; each answers with its own number."""
     write_config(folder / "models", task, config_text(task))
     for number, count in layers.items():
-        content = version_model(number, layers=count)
+        content = version_model(number, layers=count, one_matrix=one_matrix)
         source = folder / "source.onnx"
         source.write_bytes(content)
         spec = {

@@ -62,3 +62,10 @@ def test_the_values_have_every_property_of_the_schema() -> None:
 def test_the_golden_of_the_demo_is_that_of_the_demo() -> None:
     golden = yaml.safe_load((CHART.parent / "goldens/demo.values.yaml").read_text())
     assert golden == yaml.safe_load((CHART.parents[1] / "examples/demo/values.yaml").read_text())
+
+
+def test_the_examples_use_the_images_of_this_version() -> None:
+    version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
+    texts = [path.read_text() for path in (CHART.parents[1] / "examples").rglob("*.yaml")]
+    tags = {tag for text in texts for tag in re.findall(r"image: localhost/rung/[\w-]+:(\S+)", text)}
+    assert tags == {version}

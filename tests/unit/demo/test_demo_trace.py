@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rung_demo.trace import TaskCapacity, demo_traces, traces_from_file, write_trace
-from rung_loadgen.trace import RatesArray, TraceError, read_trace
+from rung_demo.trace import TaskCapacity, demo_traces, read_start, scaled_traces
+from rung_loadgen.trace import RatesArray, TraceError
 
 CAPACITIES = (TaskCapacity("digit", 60, 500), TaskCapacity("parity", 90, 700))
 
@@ -59,17 +59,19 @@ def test_capacities_that_make_no_climb_are_refused(capacities: list[TaskCapacity
 
 def test_a_file_of_any_size_is_scaled_to_the_machine(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("1000\n2000\n4000\n")
-    traces = traces_from_file(tmp_path / "t.txt", CAPACITIES)
+    trace = read_start(tmp_path / "t.txt", 300)
+    traces = scaled_traces(trace, CAPACITIES)
 
     of_cheapest = sum(traces[c.task].rates_rps / c.cheapest_rps for c in CAPACITIES)
     assert np.allclose(of_cheapest, [0.1375, 0.275, 0.55])
+    assert trace.name == "t.txt"
+
+
+def test_of_a_long_file_the_start_is_taken_and_the_name_says_so(tmp_path: Path) -> None:
     (tmp_path / "late.txt").write_text("0\n0\n5\n")
+    trace = read_start(tmp_path / "late.txt", 3)
+    assert (trace.seconds, trace.name) == (3, "late.txt")
     with pytest.raises(TraceError, match="first 2 seconds is 0"):
-        traces_from_file(tmp_path / "late.txt", CAPACITIES, seconds=2)
-
-
-def test_a_written_trace_is_what_the_load_generator_reads(tmp_path: Path) -> None:
-    trace = demo_traces(CAPACITIES)["digit"]
-    write_trace(trace, tmp_path / "digit.txt")
-
-    assert np.allclose(read_trace(tmp_path / "digit.txt").rates_rps, trace.rates_rps, atol=0.005)
+        read_start(tmp_path / "late.txt", 2)
+    (tmp_path / "long.txt").write_text("1\n" * 2000)
+    assert read_start(tmp_path / "long.txt", 300).name == "the first 300 of 2,000 s of long.txt"
