@@ -5,6 +5,8 @@ Each test states the time within which things are well again; the status has to 
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import signal
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from servers.apiserver import ApiServer
+from servers.models import config_text, version_model
 from servers.site import Site, running_site
 
 pytestmark = pytest.mark.cluster
@@ -177,7 +180,7 @@ def test_s3_gone_before_a_cold_load(site: Site) -> None:
         site.patch("itask", "offline", {"spec": {"mode": "Pinned", "pinnedVersion": 1}})
         site.wait_active("offline", 1, SECONDS_TO_CONVERGE)
         # What is not mirrored waits, and says so; what serves goes on.
-        site.register("offline", 4, throughput=10.0)
+        site.register("offline", 4, throughput=10.0, content=version_model(4, layers=32))
         site.patch("itask", "offline", {"spec": {"mode": "Pinned", "pinnedVersion": 4}})
         site.wait(
             lambda: site.condition("mver", "offline-4", "Available").get("status") == "False", "told", SECONDS_TO_NOTICE
@@ -241,6 +244,29 @@ def test_a_version_of_garbage_is_never_served_and_named(site: Site) -> None:
     assert not load.failed
     assert load.versions == {3}
     print(f"the garbage was named {took:.1f} s after it was published")
+
+
+def test_a_file_that_is_not_the_registered_one_is_never_served_and_named(site: Site) -> None:
+    _serve(site, "mistaken")
+    mirrored = version_model(4, layers=1)
+    asyncio.run(site.s3.publish("mistaken", 4, mirrored, config=config_text("mistaken")))
+    site.register("mistaken", 4, throughput=900.0, content=b"trained again")
+    with site.load("mistaken") as load:
+        took = site.wait(lambda: site.condition("mver", "mistaken-4", "Available").get("reason") == "OtherFile", "told")
+        message = site.condition("mver", "mistaken-4", "Available")["message"]
+        assert f"triton-0 has {hashlib.sha256(mirrored).hexdigest()[:12]}..." in message
+        site.patch("itask", "mistaken", {"spec": {"mode": "Pinned", "pinnedVersion": 4}})
+        site.wait(
+            lambda: "pinned to 4" in site.condition("itask", "mistaken", "Ready").get("message", ""), "it waits for it"
+        )
+        assert site.condition("itask", "mistaken", "Ready")["reason"] == "VersionUnavailable"
+        assert load.versions == {3}
+        # Registered as it is published, it is served: nothing but the sha256 stood in its way.
+        site.api.kubectl("-n", site.namespace, "delete", "mver", "mistaken-4")
+        site.register("mistaken", 4, throughput=900.0, content=mirrored)
+        site.wait_active("mistaken", 4, SECONDS_TO_CONVERGE)
+    assert not load.failed
+    print(f"the other file was named {took:.1f} s after it was registered")
 
 
 def test_an_object_that_cannot_be_read_never_stops_the_others(site: Site) -> None:

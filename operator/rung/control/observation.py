@@ -16,9 +16,14 @@ _NOT_ASKED = "not asked yet"
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """What one model shall be on this server; `memory_bytes` is the peak of each version, where it was measured."""
+    """What one model shall be on this server.
+
+    `sha256` is what the file of each version has to be: another file is not loaded. `memory_bytes` is the peak of each
+    version, where it was measured.
+    """
 
     target: Target
+    sha256: Mapping[int, str]
     memory_bytes: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -42,10 +47,12 @@ class Observation:
         """Whether Triton was asked at least once, and answered or let its deadline pass."""
         return self.message != _NOT_ASKED
 
-    def files(self, model: str) -> frozenset[int]:
-        """Return the versions whose files are on the server, whole and verified."""
+    def files(self, model: str, sha256: Mapping[int, str]) -> frozenset[int]:
+        """Return the versions whose files are on the server, whole, verified, and those that `sha256` names."""
         found = self.inventory.tasks.get(model) if self.inventory else None
-        return found.available() if found else frozenset()
+        if found is None:
+            return frozenset()
+        return frozenset(number for number in found.available() if found.versions[number].sha256 == sha256.get(number))
 
     def file(self, model: str, version: int) -> VersionInventory | None:
         """Return what the agent says of one version's files, None when it knows nothing of them."""

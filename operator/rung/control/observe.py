@@ -50,6 +50,11 @@ def core_version(version: ModelVersion) -> Version:
     return Version(version.spec.version, version.spec.accuracy.value, profiles, flops=lineage.flops)
 
 
+def registered_sha256(versions: Iterable[ModelVersion]) -> dict[int, str]:
+    """Return what the file of each version has to be, by its number."""
+    return {version.spec.version: version.spec.artifact.sha256 for version in versions}
+
+
 class CoreVersions:
     """Versions as policies read them, made again only where a task's ModelVersions changed."""
 
@@ -97,11 +102,15 @@ def build_snapshot(
     signals: Signals,
     tasks: Sequence[InferenceTask],
     versions: Mapping[str, tuple[Version, ...]],
+    sha256: Mapping[str, Mapping[int, str]],
 ) -> PoolSnapshot:
-    """Put together what is known of a pool now. `workers` are its servers by pod name, `versions` go by task."""
+    """Put together what is known of a pool now.
+
+    `workers` are its servers by pod name. `versions` go by task, and so does `sha256`: what each one's file has to be.
+    """
     pods = [worker.pod for worker in workers.values()]
     servers = tuple(
-        _server(worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals)
+        _server(worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals, sha256=sha256)
         for worker in workers.values()
     )
     return PoolSnapshot(
@@ -119,6 +128,7 @@ def _server(
     pool: ServingPool,
     tasks: Sequence[InferenceTask],
     signals: Signals,
+    sha256: Mapping[str, Mapping[int, str]],
 ) -> ServerState:
     pod, seen = worker.pod, worker.observation
     capacity_cores = view.capacity_cores(pod) or 0.0
@@ -137,15 +147,17 @@ def _server(
         demand={task.name: demand[task.model] for task in tasks if task.model in demand},
         active={task: max(versions) for task, versions in loaded.items()},
         loaded=loaded,
-        available=_available(tasks, seen),
+        available=_available(tasks, seen, sha256),
         broken={task.name: worker.broken.waiting(task.model, now_seconds) for task in tasks},
     )
 
 
-def _available(tasks: Iterable[InferenceTask], seen: Observation) -> dict[str, frozenset[int]] | None:
+def _available(
+    tasks: Iterable[InferenceTask], seen: Observation, sha256: Mapping[str, Mapping[int, str]]
+) -> dict[str, frozenset[int]] | None:
     if seen.inventory is None:
         return None
-    return {task.name: seen.files(task.model) for task in tasks}
+    return {task.name: seen.files(task.model, sha256[task.name]) for task in tasks}
 
 
 def signal_ages(snapshot: PoolSnapshot) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rung.adapters.prometheus import CpuSource, Prometheus
@@ -20,6 +20,7 @@ from rung.control.observe import (
     failing_versions,
     metrics_problem,
     read_signals,
+    registered_sha256,
     signal_ages,
     without_rivals,
 )
@@ -122,8 +123,9 @@ class PoolLoop:
         registered = {task.name: self._view.versions_of(task) for task in tasks}
         versions = {name: self._core_versions.of(name, found) for name, found in registered.items()}
         self._core_versions.keep(versions)
+        sha256 = {name: registered_sha256(found) for name, found in registered.items()}
         now_seconds = self._wall_clock()
-        snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions)
+        snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256)
         if self._memory is None:
             self._memory = pool.status.policy_memory or {}
         policy = build_policy(pool.spec.policy)
@@ -146,7 +148,7 @@ class PoolLoop:
         )
         for signal, age in signal_ages(snapshot).items():
             self._metrics.signal_age.labels(self.label, signal).set(age)
-        self._act(seen)
+        self._act(seen, sha256)
         for name, failures in signals.raw.failure.items():
             if name in self.workers:
                 self.workers[name].suspect(failing_versions(signals.raw.success.get(name, ()), failures))
@@ -205,12 +207,12 @@ class PoolLoop:
 
     # ------------------------------------------------------------------ act
 
-    def _act(self, seen: Pass) -> None:
+    def _act(self, seen: Pass, sha256: Mapping[str, Mapping[int, str]]) -> None:
         """Hand each server what it shall be. The worker checks again, at the moment it acts."""
         tasks = {task.name: task for task in seen.tasks}
         plans = {plan.server: plan for plan in seen.plan.servers}
         budget = seen.pool.spec.standby.memory_budget
-        numbers = {task.model: [v.spec.version for v in seen.versions[task.name]] for task in seen.tasks}
+        numbers = {task.model: sha256[task.name].keys() for task in seen.tasks}
         for server in seen.snapshot.servers:
             worker = self.workers.get(server.name)
             if worker is None:
@@ -223,7 +225,8 @@ class PoolLoop:
             files = {tasks[name].model: _files(seen.states[name], target) for name, target in targets.items()}
             peaks = {name: _memory_bytes(seen.states[name], server.hardware_class) for name in applied}
             orders = within_budget({name: targets[name] for name in applied}, peaks, budget.bytes if budget else None)
-            worker.want({tasks[name].model: Want(target, peaks[name]) for name, target in orders.items()}, files)
+            wants = {tasks[name].model: Want(target, sha256[name], peaks[name]) for name, target in orders.items()}
+            worker.want(wants, files)
 
 
 def _files(task: TaskState, target: Target) -> tuple[int, ...]:

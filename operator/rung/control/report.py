@@ -256,11 +256,11 @@ def _facts(seen: Pass, task: InferenceTask) -> object:
 
 def _version_facts(seen: Pass, task: InferenceTask) -> object:
     """What must be in the statuses of a task's versions within a second, when it changes."""
-    workers = [seen.workers[server.name] for server in seen.servers_of(seen.state(task))]
+    servers = seen.servers_of(seen.state(task))
     return (
         tuple((version.metadata.uid, version.metadata.generation) for version in seen.versions[task.name]),
-        tuple(worker.observation.files(task.model) for worker in workers),
-        tuple(each for worker in workers for each in worker.broken.all() if each.model == task.model),
+        tuple(server.available and server.available[task.name] for server in servers),
+        tuple(each for s in servers for each in seen.workers[s.name].broken.all() if each.model == task.model),
     )
 
 

@@ -189,20 +189,18 @@ class ServerWorker:
     def _differs(self, model: str) -> bool:
         if not self.observation.reachable:
             return False
-        target = self._servable(self._wanted[model].target, model)
+        target = self._servable(self._wanted[model], model)
         return target is not None and wanted_versions(target) != self.observation.loaded.get(model, frozenset())
 
-    def _servable(self, target: Target, model: str) -> Target | None:
+    def _servable(self, want: Want, model: str) -> Target | None:
         """The target without standbys that must not be tried now; None when the active one must not be tried."""
         loaded = self.observation.loaded.get(model, frozenset())
-        blocked = self.broken.waiting(model, self._wall_clock()) - loaded
-        if target.active in blocked or (target.active not in loaded and not self._has_files(model, target.active)):
+        # Looked at again, because the plan may be older than what the agent now says of the files.
+        files = self.observation.files(model, want.sha256)
+        may_be_tried = loaded | (files - self.broken.waiting(model, self._wall_clock()))
+        if want.target.active not in may_be_tried:
             return None
-        standby = tuple(n for n in target.standby if n in loaded or (n not in blocked and self._has_files(model, n)))
-        return Target(target.active, standby)
-
-    def _has_files(self, model: str, version: int) -> bool:
-        return version in self.observation.files(model)
+        return Target(want.target.active, tuple(n for n in want.target.standby if n in may_be_tried))
 
     # ------------------------------------------------------------------ from one to the other
 
@@ -213,7 +211,7 @@ class ServerWorker:
                 want = self._wanted.get(model)
                 if want is None or not self._differs(model):
                     return
-                target = self._servable(want.target, model)
+                target = self._servable(want, model)
                 config = self._config(model)
                 if target is None or config is None:
                     return

@@ -184,11 +184,11 @@ def _task_server(seen: Pass, task: InferenceTask, server: ServerState, observed_
     elif active is None:
         broken = [b for b in worker.broken.all() if b.model == task.model]
         phase = ServerPhase.FAILED if broken else ServerPhase.PENDING
-        message = broken[-1].message if broken else _pending_message(worker, task)
+        message = broken[-1].message if broken else _pending_message(worker, task, server)
     elif target and target.active != active and not observed_only:
         phase, message = (
             ServerPhase.PENDING,
-            f"waits to become version {target.active}: {_pending_message(worker, task)}",
+            f"waits to become version {target.active}: {_pending_message(worker, task, server)}",
         )
     return TaskServerStatus(
         name=server.name,
@@ -199,7 +199,7 @@ def _task_server(seen: Pass, task: InferenceTask, server: ServerState, observed_
     )
 
 
-def _pending_message(worker: ServerWorker, task: InferenceTask) -> str:
+def _pending_message(worker: ServerWorker, task: InferenceTask, server: ServerState) -> str:
     seen = worker.observation
     if seen.inventory is None:
         return f"the agent does not answer: {seen.inventory_message or 'not asked yet'}"
@@ -209,8 +209,12 @@ def _pending_message(worker: ServerWorker, task: InferenceTask) -> str:
         return f"the server's mirror has no files of model {task.model}{why}"
     if not found.config:
         return f"the server's mirror has no config.pbtxt of model {task.model}"
-    states = sorted({version.state.value for version in found.versions.values()})
-    return f"versions in the server's mirror: {', '.join(states) or 'none'}"
+    others = found.available() - (server.available or {}).get(task.name, frozenset())
+    states = {
+        f"{version.state.value} (not as registered)" if number in others else version.state.value
+        for number, version in found.versions.items()
+    }
+    return f"versions in the server's mirror: {', '.join(sorted(states)) or 'none'}"
 
 
 def _task_conditions(

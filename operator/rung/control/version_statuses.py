@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from rung.api import BrokenServer, InferenceTask, ModelVersion, ModelVersionStatus, with_conditions
-from rung.control.servers import ServerWorker
+from rung.adapters.agent import VersionState
+from rung.api import BrokenServer, Condition, InferenceTask, ModelVersion, ModelVersionStatus, with_conditions
 from rung.control.statuses import LONGEST_MESSAGE, Pass
 from rung.core.frontier import dominated_by
+from rung.core.snapshot import ServerState
 
 
 def version_status(
@@ -23,7 +24,6 @@ def version_status(
         (d for c in classes if c not in on and (d := dominated_by(mine, state.versions, c, seen.metric))), None
     )
     names = {v.spec.version: v.name for v in seen.versions[task.name]}
-    have = [s.name for s in servers if version.spec.version in seen.workers[s.name].observation.files(task.model)]
     broken = tuple(
         BrokenServer(
             server=name,
@@ -36,7 +36,6 @@ def version_status(
         if b.model == task.model and b.version == version.spec.version
     )
     generation = version.metadata.generation
-    said = [m for s in servers if (m := _mirror_message(seen.workers[s.name], task, version.spec.version))]
     conditions = (
         seen.condition(
             "Valid",
@@ -52,13 +51,7 @@ def version_status(
             f"version {beaten.number} is at least as accurate and as fast" if beaten and not on else "",
             generation,
         ),
-        seen.condition(
-            "Available",
-            bool(servers) and len(have) == len(servers),
-            "Mirrored" if servers and len(have) == len(servers) else "NotMirrored",
-            "; ".join(said)[:LONGEST_MESSAGE] or f"on {len(have)} of {len(servers)} servers",
-            generation,
-        ),
+        _available(seen, task, version, servers),
     )
     return ModelVersionStatus(
         conditions=with_conditions(before.conditions, conditions),
@@ -69,8 +62,29 @@ def version_status(
     )
 
 
-def _mirror_message(worker: ServerWorker, task: InferenceTask, number: int) -> str:
-    inventory = worker.observation.inventory
-    found = inventory.tasks.get(task.model) if inventory else None
-    version = found.versions.get(number) if found else None
-    return f"{worker.pod.name}: {version.state.value}: {version.message}" if version and version.message else ""
+def _available(seen: Pass, task: InferenceTask, version: ModelVersion, servers: tuple[ServerState, ...]) -> Condition:
+    number, registered = version.spec.version, version.spec.artifact.sha256
+    files = {s.name: f for s in servers if (f := seen.workers[s.name].observation.file(task.model, number))}
+    sums = {name: file.sha256 for name, file in files.items() if file.state is VersionState.AVAILABLE}
+    others = [f"{name} has {_short(sha256)}" for name, sha256 in sums.items() if sha256 != registered]
+    have = len(sums) - len(others)
+    everywhere = bool(servers) and have == len(servers)
+    said = [f"{name}: {file.state.value}: {file.message}" for name, file in files.items() if file.message]
+    if others:
+        said.insert(
+            0,
+            f"registered with sha256 {_short(registered)}, and not loaded from another file: delete this object and "
+            "register the version from the repository that the servers mirror; one that was trained again needs a "
+            f"number of its own; {', '.join(others)}",
+        )
+    return seen.condition(
+        "Available",
+        everywhere,
+        "Mirrored" if everywhere else ("OtherFile" if others else "NotMirrored"),
+        "; ".join(said) or f"on {have} of {len(servers)} servers",
+        version.metadata.generation,
+    )
+
+
+def _short(sha256: str) -> str:
+    return f"{sha256[:12]}..."

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
 import signal
@@ -99,15 +100,19 @@ class Site:
         """Publish one version in S3 and register it. `content` replaces the ONNX file (garbage, for one)."""
         body = content if content is not None else version_model(number, layers=layers)
         asyncio.run(self.s3.publish(task, number, body, config=config_text(task)))
-        self.register(task, number, throughput=1000.0 / layers)
+        self.register(task, number, throughput=1000.0 / layers, content=body)
 
-    def register(self, task: str, number: int, *, throughput: float, accuracy: float | None = None) -> None:
-        self.apply(self.version_manifest(task, number, throughput=throughput, accuracy=accuracy))
+    def register(self, task: str, number: int, *, throughput: float, content: bytes) -> None:
+        self.apply(self.version_manifest(task, number, throughput=throughput, content=content))
 
     @staticmethod
-    def version_manifest(task: str, number: int, *, throughput: float, accuracy: float | None = None) -> dict[str, Any]:
-        artifact = {"uri": f"s3://models/demo/{task}/{number}/model.onnx", "sha256": "0" * 64, "bytes": 1}
-        value = accuracy if accuracy is not None else 0.90 + number / 1000
+    def version_manifest(task: str, number: int, *, throughput: float, content: bytes = b"nowhere") -> dict[str, Any]:
+        """Return the object of a version whose file has this content; the default is of one that is never published."""
+        artifact = {
+            "uri": f"s3://models/demo/{task}/{number}/model.onnx",
+            "sha256": hashlib.sha256(content).hexdigest(),
+            "bytes": len(content),
+        }
         profile = {
             "hardwareClass": "default",
             "sloLatency": "400ms",
@@ -122,7 +127,7 @@ class Site:
                 "taskRef": {"name": task},
                 "version": number,
                 "artifact": artifact,
-                "accuracy": {"metric": "top1", "value": value, "samples": 100, "dataset": "made"},
+                "accuracy": {"metric": "top1", "value": 0.90 + number / 1000, "samples": 100, "dataset": "made"},
                 "profiles": [profile],
             },
         }

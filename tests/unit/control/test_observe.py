@@ -20,6 +20,7 @@ from rung.control.observe import (
     core_version,
     failing_versions,
     metrics_problem,
+    registered_sha256,
     signal_ages,
     without_rivals,
 )
@@ -62,10 +63,15 @@ def series(values: Mapping[float, float], **labels: str) -> RawSeries:
 
 def make_worker(pod: ServerPod = POD) -> ServerWorker:
     worker = ServerWorker(pod, cold_gate=lambda _: asyncio.Semaphore(), load_deadline_seconds=30)
+    files = {
+        1: {"state": "Available", "sha256": "0" * 64},
+        2: {"state": "Corrupt", "sha256": "0" * 64},
+        3: {"state": "Available", "sha256": "f" * 64},
+    }
     inventory = {
         "repository": {"reachable": True},
         "disk": {"budgetBytes": 1},
-        "tasks": {"digits": {"config": "name", "versions": {1: {"state": "Available"}, 2: {"state": "Corrupt"}}}},
+        "tasks": {"digits": {"config": "name", "versions": files}},
     }
     worker.observation = replace(
         worker.observation,
@@ -78,7 +84,8 @@ def make_worker(pod: ServerPod = POD) -> ServerWorker:
 
 def snapshot_of(worker: ServerWorker, signals: Signals, *tasks: InferenceTask) -> PoolSnapshot:
     versions = {task.name: (core_version(make_version(1)),) for task in tasks}
-    return build_snapshot(NOW, ClusterView(), make_pool(), {worker.pod.name: worker}, signals, tasks, versions)
+    sha256 = {task.name: registered_sha256([make_version(number) for number in (1, 2, 3)]) for task in tasks}
+    return build_snapshot(NOW, ClusterView(), make_pool(), {worker.pod.name: worker}, signals, tasks, versions, sha256)
 
 
 def test_a_version_keeps_what_policies_read() -> None:
@@ -131,7 +138,7 @@ async def test_a_server_as_it_was_seen() -> None:
     assert server.demand["digits"][-1].value == pytest.approx(5.0)
     assert server.active == {"digits": 2}
     assert server.loaded == {"digits": frozenset({1, 2})}
-    assert server.available == {"digits": frozenset({1})}
+    assert server.available == {"digits": frozenset({1})}, "2 is not verified, 3 is another file than was registered"
     assert server.broken == {"digits": frozenset({2})}
 
 

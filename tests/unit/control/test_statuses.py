@@ -13,7 +13,7 @@ from rung.adapters.kubernetes import Cluster
 from rung.api import Condition, InferenceTask, ModelVersion, ServingPool, parse_pool, parse_task, parse_version
 from rung.control.metrics import Metrics
 from rung.control.observation import REVIVE, STANDBY, Finished
-from rung.control.observe import Signals, build_snapshot, core_version
+from rung.control.observe import Signals, build_snapshot, core_version, registered_sha256
 from rung.control.pool_statuses import pool_status
 from rung.control.publish import Publisher
 from rung.control.report import Reporter, Turn
@@ -77,7 +77,7 @@ class Site:
         self.sees(loaded={"digits": frozenset({2, 3})})
 
     def sees(self, **changes: Any) -> None:
-        states = {version.spec.version: {"state": "Available"} for version in VERSIONS}
+        states = {v.spec.version: {"state": "Available", "sha256": v.spec.artifact.sha256} for v in VERSIONS}
         inventory = {
             "repository": {"reachable": True},
             "disk": {"budgetBytes": 1},
@@ -88,9 +88,10 @@ class Site:
 
     def look(self, *, versions: tuple[ModelVersion, ...] = VERSIONS, **changes: Any) -> Pass:
         core = {"digits": tuple(core_version(version) for version in versions)}
+        sha256 = {"digits": registered_sha256(versions)}
         snapshot = build_snapshot(
-            NOW, ClusterView(), self.pool, {"s1": self.worker}, Signals(), [self.task], core
-        )  # fmt: skip
+            NOW, ClusterView(), self.pool, {"s1": self.worker}, Signals(), [self.task], core, sha256
+        )
         server = replace(snapshot.servers[0], utilization=(Sample(NOW, 0.5),), demand={"digits": (Sample(NOW, 8.0),)})
         snapshot = replace(snapshot, servers=(server,))
         policy = Static()
@@ -145,6 +146,25 @@ async def test_files_that_are_missing_are_named(site: Site) -> None:
     status = task_status(site.look(), site.task, site.task.status, None)
     assert status.servers[0].phase.value == "Pending"
     assert "no files of model digits (S3 is away)" in status.servers[0].message
+
+
+async def test_a_file_that_is_not_the_registered_one_is_named(site: Site) -> None:
+    other = {"state": "Available", "sha256": "1a2b3c4d5e6f" + "7" * 52}
+    inventory = {
+        "repository": {"reachable": True},
+        "disk": {"budgetBytes": 1},
+        "tasks": {"digits": {"config": "c", "versions": {3: other}}},
+    }
+    site.sees(loaded={}, inventory=Inventory.model_validate(inventory))
+    seen = site.look()
+    said = _condition(version_status(seen, site.task, VERSIONS[2], VERSIONS[2].status).conditions, "Available")
+    assert said[:2] == ("False", "OtherFile")
+    assert "registered with sha256 000000000000..." in said[2]
+    assert "s1 has 1a2b3c4d5e6f..." in said[2]
+    missing = version_status(seen, site.task, VERSIONS[1], VERSIONS[1].status)
+    assert _condition(missing.conditions, "Available") == ("False", "NotMirrored", "on 0 of 1 servers")
+    task = task_status(seen, site.task, site.task.status, None)
+    assert task.servers[0].message == "versions in the server's mirror: Available (not as registered)"
 
 
 async def test_a_broken_version_is_told_by_the_task_and_by_the_version(site: Site) -> None:
