@@ -43,6 +43,7 @@ def core_version(version: ModelVersion) -> Version:
             cpu_seconds_per_inference=profile.cpu_seconds_per_inference,
             memory_bytes=profile.memory_bytes,
             load_seconds=profile.load_time.seconds if profile.load_time else None,
+            cpu_cores=profile.cpu.cores if profile.cpu else None,
         )
         for profile in version.spec.profiles
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from rung.api import Condition, Cpu, Decision, PoolServerPhase, PoolServerStatus, ServingPoolStatus, with_conditions
 from rung.control.statuses import LONGEST_MESSAGE, Pass
 from rung.core.plan import ServerPlan
-from rung.core.snapshot import ServerState
+from rung.core.policies.base import serves
+from rung.core.snapshot import ServerState, TaskState
 
 
 def pool_status(seen: Pass, before: ServingPoolStatus, changed: Decision | None) -> ServingPoolStatus:
@@ -61,33 +62,6 @@ def _pool_conditions(
     ready = sum(server.ready for server in seen.snapshot.servers)
     count = len(details)
     over = {p.server: p.expected_utilization for p in plans.values() if (p.expected_utilization or 0.0) > 1.0}
-    distrusted = sorted(seen.doubted)
-    unprofiled = sorted(
-        {
-            s.hardware_class
-            for s in seen.snapshot.servers
-            if any(
-                t.versions and not any(s.hardware_class in v.profiles for v in t.versions) for t in seen.snapshot.tasks
-            )
-        }
-    )
-    unsized = sorted(s.name for s in seen.snapshot.servers if not s.capacity_cores)
-    if unsized:
-        capacity = (
-            False,
-            "NoCapacity",
-            f"{', '.join(unsized)}: the container triton has no CPU limit, and the node's allocatable CPU is not known",
-        )
-    elif distrusted:
-        capacity = (
-            False,
-            "ProfileNotTrusted",
-            f"CPU is far above what the profiles predict on {', '.join(distrusted)}",
-        )
-    elif unprofiled:
-        capacity = (False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}")
-    else:
-        capacity = (True, "Profiled", "")
     return (
         seen.condition(
             "Ready",
@@ -115,5 +89,40 @@ def _pool_conditions(
             ],
             generation,
         ),
-        seen.condition("CapacityKnown", capacity[0], capacity[1], capacity[2][:LONGEST_MESSAGE], generation),
+        seen.condition("CapacityKnown", *_capacity(seen), generation),
     )
+
+
+def _capacity(seen: Pass) -> tuple[bool, str, str]:
+    """Say whether it is known what the servers can carry: whether it is, why not, and a sentence."""
+    servers, tasks = seen.snapshot.servers, seen.snapshot.tasks
+    if unsized := sorted(s.name for s in servers if not s.capacity_cores):
+        return (
+            False,
+            "NoCapacity",
+            f"{', '.join(unsized)}: the container triton has no CPU limit, and the node's allocatable CPU is not known",
+        )
+    if seen.doubted:
+        names = ", ".join(sorted(seen.doubted))
+        return False, "ProfileNotTrusted", f"CPU is far above what the profiles predict on {names}"
+    if unprofiled := sorted(
+        {
+            s.hardware_class
+            for s in servers
+            if any(t.versions and not any(s.hardware_class in v.profiles for v in t.versions) for t in tasks)
+        }
+    ):
+        return False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}"
+    if others := [said for server in servers if (said := _other_cpu(server, tasks))]:
+        advice = "profile the versions again there, or give servers of another CPU a hardware class of their own"
+        return False, "ProfiledForOtherCpu", f"{advice}: {'; '.join(others)}"
+    return True, "Profiled", ""
+
+
+def _other_cpu(server: ServerState, tasks: Iterable[TaskState]) -> str:
+    """Say for which other CPU the versions of a server were profiled; empty when there is none."""
+    profiles = (v.profiles.get(server.hardware_class) for t in tasks if serves(t, server) for v in t.versions)
+    profiled = {profile.cpu_cores for profile in profiles if profile and profile.cpu_cores is not None}
+    others = " and ".join(Cpu.from_cores(cores) for cores in sorted(profiled - {server.capacity_cores}))
+    own, name = Cpu.from_cores(server.capacity_cores), server.hardware_class
+    return f"{server.name} has {own}, the profiles of its class {name} hold for {others}" if others else ""

@@ -37,6 +37,8 @@ class Profile:
     cpu_seconds_per_inference: float | None = None
     memory_bytes: int | None = None
     load_seconds: float | None = None
+    cpu_cores: float | None = None
+    """What the server that was measured could use; None when nobody noted it."""
 
 
 @dataclass(frozen=True, slots=True)

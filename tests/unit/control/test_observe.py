@@ -91,12 +91,12 @@ def snapshot_of(worker: ServerWorker, signals: Signals, *tasks: InferenceTask) -
 def test_a_version_keeps_what_policies_read() -> None:
     profile = {
         "hardwareClass": "pi", "sloLatency": "400ms", "maxThroughput": 20.5, "cpuSecondsPerInference": 0.04,
-        "latency": {"p50": "1ms", "p95": "2ms", "p99": "3ms"}, "memoryBytes": 5, "loadTime": "1.5s",
+        "latency": {"p50": "1ms", "p95": "2ms", "p99": "3ms"}, "memoryBytes": 5, "loadTime": "1.5s", "cpu": "1500m",
     }  # fmt: skip
     version = core_version(make_version(7, profiles=[profile], lineage={"flops": 100}))
     assert version.number == 7
     assert version.flops == 100
-    assert version.profiles == {"pi": Profile(20.5, 0.002, 0.04, 5, 1.5)}
+    assert version.profiles == {"pi": Profile(20.5, 0.002, 0.04, 5, 1.5, 1.5)}
     assert core_version(make_version(7)).profiles == {}
 
 

@@ -47,8 +47,8 @@ def _made(name: str, spec: dict[str, Any], **status: Any) -> dict[str, Any]:
     return {"metadata": metadata, "spec": spec, "status": status}
 
 
-def _version(number: int, throughput: float, accuracy: float) -> ModelVersion:
-    profile = {"hardwareClass": "default", "sloLatency": "400ms", "maxThroughput": throughput}
+def _version(number: int, throughput: float, accuracy: float, **profiled: str) -> ModelVersion:
+    profile = {"hardwareClass": "default", "sloLatency": "400ms", "maxThroughput": throughput, **profiled}
     spec = {
         "taskRef": {"name": "digits"},
         "version": number,
@@ -212,6 +212,23 @@ async def test_doubt_and_servers_of_unknown_size_are_told(site: Site) -> None:
     site.worker.pod = replace(POD, cpu_limit_cores=None)
     unsized = pool_status(site.look(), site.pool.status, None)
     assert _condition(unsized.conditions, "CapacityKnown")[:2] == ("False", "NoCapacity")
+
+
+@pytest.mark.parametrize("cpu", ["1", "1.0", "1000m"])
+async def test_profiles_of_the_same_cpu_are_known_however_it_is_written(site: Site, cpu: str) -> None:
+    pool = pool_status(site.look(versions=(_version(1, 100, 0.9, cpu=cpu),)), site.pool.status, None)
+    assert _condition(pool.conditions, "CapacityKnown") == ("True", "Profiled", "")
+
+
+async def test_profiles_of_another_cpu_are_told_and_used(site: Site) -> None:
+    site.worker.pod = replace(POD, cpu_limit_cores=2.0)
+    seen = site.look(versions=(_version(1, 100, 0.9, cpu="1"), _version(2, 50, 0.95, cpu="500m")))
+    said = _condition(pool_status(seen, site.pool.status, None).conditions, "CapacityKnown")
+    assert said[:2] == ("False", "ProfiledForOtherCpu")
+    assert "s1 has 2, the profiles of its class default hold for 500m and 1" in said[2]
+    assert seen.plan.servers[0].expected_utilization is not None, "better a cost of another CPU than none"
+    told = pool_status(replace(seen, doubted=frozenset({"s1"})), site.pool.status, None)
+    assert _condition(told.conditions, "CapacityKnown")[1] == "ProfileNotTrusted"
 
 
 async def test_a_task_whose_model_is_taken(site: Site) -> None:
