@@ -134,7 +134,8 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
     recordings: list[Path] = []
     report = folder / "report.html"
     for name in plan.policies:
-        _use_policy(kubernetes, name, stages)
+        if recordings:  # the first is what the chart installed
+            _use_policy(kubernetes, name, stages)
         header = RunHeader(time.time(), name, tuple(headers), capacity_cores=1.0, trace=words)
         path = folder / f"{name.lower().replace(' ', '-')}.jsonl"
         with stages.stage(f"Replay, {name}"), LiveView(header, stages.console) as view:
