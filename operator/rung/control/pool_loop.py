@@ -31,6 +31,7 @@ from rung.control.servers import ServerWorker
 from rung.control.standby import within_budget
 from rung.control.statuses import Pass
 from rung.control.trust import Doubt, judge
+from rung.control.turns import LoadTurns
 from rung.control.view import ClusterView, Namespaced, ServerPod
 from rung.core.decide import decide
 from rung.core.plan import Memory, Target
@@ -74,8 +75,7 @@ class PoolLoop:
         self._memory: Memory | None = None
         self._reader: Prometheus | None = None
         self._reader_settings: object = None
-        self._gates: dict[str, asyncio.Semaphore] = {}
-        self._gate_width = 1
+        self._turns = LoadTurns()
         self._core_versions = CoreVersions()
         self._doubts: dict[str, Doubt] = {}
         self._knows_servers = False
@@ -167,9 +167,7 @@ class PoolLoop:
             del self._worker_keys[name]
             self._metrics.forget_server(self.label, name)
             await worker.stop()
-        if pool.spec.rollout.max_concurrent != self._gate_width:
-            self._gate_width = pool.spec.rollout.max_concurrent
-            self._gates.clear()
+        self._turns.width = pool.spec.rollout.max_concurrent
         for name, pod in pods.items():
             worker = self.workers.get(name) or self._new_worker(pool, pod)
             worker.pod = pod
@@ -179,7 +177,7 @@ class PoolLoop:
     def _new_worker(self, pool: ServingPool, pod: ServerPod) -> ServerWorker:
         worker = ServerWorker(
             pod,
-            cold_gate=self._gate,
+            turns=self._turns,
             load_deadline_seconds=pool.spec.rollout.load_deadline.seconds,
             interval_seconds=pool.spec.interval.seconds,
             wall_clock=self._wall_clock,
@@ -188,9 +186,6 @@ class PoolLoop:
         self._worker_keys[pod.name] = ServerKey(pod.uid, pod.triton_address or "")
         worker.start()
         return worker
-
-    def _gate(self, model: str) -> asyncio.Semaphore:
-        return self._gates.setdefault(model, asyncio.Semaphore(self._gate_width))
 
     async def _signals(self, pool: ServingPool) -> Signals:
         metrics = pool.spec.metrics

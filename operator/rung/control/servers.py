@@ -10,8 +10,8 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from rung.adapters.agent import AgentClient, AgentError, Inventory
@@ -20,6 +20,7 @@ from rung.control.backoff import BrokenVersions
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
 from rung.control.revive import dead_versions, revive
 from rung.control.swap import Deadlines, Kind, MemoryBudget, Outcome, SwapOutcome, apply, load_standbys
+from rung.control.turns import LoadTurns
 from rung.control.view import ServerPod
 from rung.core.plan import Target
 from rung.core.swap_steps import wanted_versions
@@ -36,17 +37,13 @@ OUTCOMES_KEPT = 256
 
 
 class ServerWorker:
-    """Watches one server and carries out what is wanted of it.
-
-    `cold_gate(model)` is a semaphore shared by the servers of a pool: at most so many of them load a version of one
-    model at the same time.
-    """
+    """Watches one server and carries out what is wanted of it. The servers of a pool share their `turns` to load."""
 
     def __init__(
         self,
         pod: ServerPod,
         *,
-        cold_gate: Callable[[str], asyncio.Semaphore],
+        turns: LoadTurns,
         load_deadline_seconds: float,
         interval_seconds: float = 1.0,
         wall_clock: Callable[[], float] = time.time,
@@ -60,8 +57,7 @@ class ServerWorker:
         self.interval_seconds = interval_seconds
         self._triton = TritonClient(pod.triton_address)
         self._agent = AgentClient(pod.agent_address)
-        self._cold_gate = cold_gate
-        self._one_load_at_a_time = asyncio.Semaphore(1)
+        self._turns = turns
         self._wall_clock = wall_clock
         self._wanted: dict[str, Want] = {}
         self._wanted_files: Mapping[str, tuple[int, ...]] = {}
@@ -88,7 +84,7 @@ class ServerWorker:
         A swap that is cut leaves the server serving. Only a version that is being revived may leave a gap, so what is
         under way gets `patience_seconds` to end.
         """
-        self._wanted = {}
+        self.want({}, {})
         for task in self._watchers:
             task.cancel()
         running = [task for task in self._swaps.values() if not task.done()]
@@ -176,8 +172,12 @@ class ServerWorker:
 
     def want(self, wanted: Mapping[str, Want], files: Mapping[str, tuple[int, ...]]) -> None:
         """Set what every model shall be (models that are absent are left alone), and which files are wanted soonest."""
-        self._wanted = dict(wanted)
+        before, self._wanted = self._wanted, dict(wanted)
         self._wanted_files = files
+        for model in before:
+            if before[model] != wanted.get(model):
+                # What needs no load, a warm step down, must not wait for the turn of one that isn't wanted any more.
+                self._turns.give_up(self, model)
         self._converge()
 
     def _converge(self) -> None:
@@ -220,22 +220,21 @@ class ServerWorker:
                     done = await self._switch(model, want, target, config, loaded)
                     loads = wanted_versions(target) - self.observation.loaded.get(model, frozenset())
                     if done and loads:
-                        async with self._loading(model):
-                            done = self._wanted.get(model) != want or await self._standbys(model, want, target, config)
+                        async with self._turn(model, want) as mine:
+                            done = not mine or await self._standbys(model, want, target, config)
                 else:
-                    async with self._loading(model):
-                        # What is wanted may have changed while another load was waited for.
-                        if self._wanted.get(model) != want:
-                            continue
-                        done = await self._switch(model, want, target, config, None)
+                    async with self._turn(model, want) as mine:
+                        done = not mine or await self._switch(model, want, target, config, None)
                 if not done:
                     return
         except Exception:
             logger.exception("Bringing %s on %s to its target failed; it is tried again", model, self.pod.name)
 
-    def _loading(self, model: str) -> AsyncExitStack:
-        """Wait for this server's turn to load: one load at a time here, and a few of one model in the pool."""
-        return _Turns(self._cold_gate(model), self._one_load_at_a_time)
+    @asynccontextmanager
+    async def _turn(self, model: str, want: Want) -> AsyncIterator[bool]:
+        """Wait for this server's turn to load; False when something else is wanted by then."""
+        async with self._turns.turn(self, model) as mine:
+            yield mine and self._wanted.get(model) == want
 
     def _config(self, model: str) -> str | None:
         inventory = self.observation.inventory
@@ -346,21 +345,3 @@ class ServerWorker:
         seconds = time.monotonic() - started
         self._note(model, SwapOutcome(Kind.COLD, fault, active, active, seconds, sentence), REVIVE)
         await self.look()
-
-
-class _Turns(AsyncExitStack):
-    """Hold several semaphores, taken in order."""
-
-    def __init__(self, *gates: asyncio.Semaphore) -> None:
-        super().__init__()
-        self._gates = gates
-
-    async def __aenter__(self) -> _Turns:
-        await super().__aenter__()
-        try:
-            for gate in self._gates:
-                await self.enter_async_context(gate)
-        except BaseException:
-            await self.aclose()
-            raise
-        return self

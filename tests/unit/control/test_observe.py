@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from rung.control.observe import (
     without_rivals,
 )
 from rung.control.servers import ServerWorker
+from rung.control.turns import LoadTurns
 from rung.control.view import ClusterView, ServerPod
 from rung.core.signals import RawSeries
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, Sample
@@ -62,7 +62,7 @@ def series(values: Mapping[float, float], **labels: str) -> RawSeries:
 
 
 def make_worker(pod: ServerPod = POD) -> ServerWorker:
-    worker = ServerWorker(pod, cold_gate=lambda _: asyncio.Semaphore(), load_deadline_seconds=30)
+    worker = ServerWorker(pod, turns=LoadTurns(), load_deadline_seconds=30)
     files = {
         1: {"state": "Available", "sha256": "0" * 64},
         2: {"state": "Corrupt", "sha256": "0" * 64},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +19,7 @@ from rung.control.report import Reporter, Turn
 from rung.control.servers import ServerWorker
 from rung.control.statuses import Pass, rival_status, task_status
 from rung.control.swap import Kind, Outcome, SwapOutcome
+from rung.control.turns import LoadTurns
 from rung.control.version_statuses import version_status
 from rung.control.view import ClusterView, ServerPod
 from rung.core.decide import Settings, decide
@@ -72,7 +72,7 @@ class Site:
         self.task: InferenceTask = parse_task(
             _made("digits", {"poolRef": {"name": "edge"}, "slo": {"latency": "400ms"}})
         )
-        self.worker = ServerWorker(POD, cold_gate=lambda _: asyncio.Semaphore(), load_deadline_seconds=30)
+        self.worker = ServerWorker(POD, turns=LoadTurns(), load_deadline_seconds=30)
         self.memory: Any = {}
         self.sees(loaded={"digits": frozenset({2, 3})})
 
