@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 import pytest
 
 from rung.adapters.s3 import AlreadyExists, Corrupt, Denied, ModelRepository, NotFound, Unreachable
-from rung.core.repository_layout import config_key, model_key, version_key
+from rung.core.repository_layout import RepositoryKey, config_key, model_key, parse_key, profile_key, version_key
 from servers.ports import free_port
 from servers.s3 import ACCESS_KEY, BUCKET, S3Server, running_s3, version_yaml
 
@@ -61,6 +63,33 @@ async def test_a_version_without_its_document_does_not_exist_and_strangers_are_i
     }
     with pytest.raises(NotFound, match=r"digits/5/version\.yaml does not exist"):
         await repository.read_version("digits", 5)
+
+
+async def test_a_listing_of_thousands_is_gone_through_once(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks, numbers, classes = 100, range(1, 11), ("jetson-orin", "rpi5")
+    times = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+    keys = [config_key(f"task-{task}") for task in range(tasks)]
+    for name, number in product((f"task-{task}" for task in range(tasks)), numbers):
+        keys += [model_key(name, number), version_key(name, number)]
+        keys += [profile_key(name, number, each, time) for each, time in product(classes, times)]
+    for key in (*keys, model_key("half-published", 1)):
+        path = s3.object_path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    parsed: Counter[str] = Counter()
+
+    def counting(key: str) -> RepositoryKey | None:
+        parsed[key] += 1
+        return parse_key(key)
+
+    monkeypatch.setattr("rung.adapters.s3.parse_key", counting)
+    listing = await s3.repository().list_objects()
+    assert listing.tasks() == sorted(f"task-{task}" for task in range(tasks))
+    for name, number in product(listing.tasks(), numbers):
+        assert listing.versions(name) == [*numbers]
+        assert listing.profiles(name, number) == {each: profile_key(name, number, each, times[1]) for each in classes}
+    assert listing.versions("half-published") == listing.versions("nosuchtask") == []
+    assert parsed == Counter([*keys, model_key("half-published", 1)])
 
 
 async def test_nothing_is_ever_overwritten(s3: S3Server, tmp_path: Path) -> None:

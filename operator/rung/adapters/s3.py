@@ -34,6 +34,7 @@ from rung.adapters.repository_errors import (
 )
 from rung.core.repository_layout import (
     FileKind,
+    RepositoryKey,
     RepositoryUri,
     config_key,
     newest_profiles,
@@ -74,26 +75,28 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Every file of the layout, by its key relative to the prefix, and how many keys belong to something else."""
+    """Every file of the layout, and some of the keys that belong to something else. Keys are relative to the prefix."""
 
     objects: Mapping[str, ObjectInfo]
+    """By key."""
+    files: Mapping[str, Mapping[str, RepositoryKey]]
+    """The same keys taken apart, by task: a repository of thousands is gone through once, not once for each task."""
     ignored: tuple[str, ...] = ()
     """At most a hundred of the keys that are not part of the layout."""
 
     def tasks(self) -> list[str]:
         """Names of the tasks that have a config or a version, sorted."""
-        parsed = (parse_key(key) for key in self.objects)
-        return sorted({key.task for key in parsed if key and key.kind in (FileKind.CONFIG, FileKind.VERSION)})
+        named_by = (FileKind.CONFIG, FileKind.VERSION)
+        return sorted(task for task, files in self.files.items() if any(key.kind in named_by for key in files.values()))
 
     def versions(self, task: str) -> list[int]:
         """Numbers of the versions of a task that exist (those with a `version.yaml`), ascending."""
-        parsed = (parse_key(key) for key in self.objects)
-        numbers = (key.number for key in parsed if key and key.task == task and key.kind is FileKind.VERSION)
-        return sorted(number for number in numbers if number is not None)
+        versions = (key for key in self.files.get(task, {}).values() if key.kind is FileKind.VERSION)
+        return sorted(key.number for key in versions if key.number is not None)
 
     def profiles(self, task: str, number: int) -> dict[str, str]:
         """The newest profile of each hardware class of one version: `{class: key}`."""
-        return newest_profiles(key for key in self.objects if key.startswith(f"{task}/{number}/"))
+        return newest_profiles(key for key, file in self.files.get(task, {}).items() if file.number == number)
 
 
 class ModelRepository:
@@ -169,20 +172,23 @@ class ModelRepository:
             RepositoryError: Unreachable, NotFound (the bucket), Denied, or Corrupt (over 100,000 objects).
         """
         objects: dict[str, ObjectInfo] = {}
+        files: dict[str, dict[str, RepositoryKey]] = {}
         ignored: list[str] = []
         prefix = self.uri.prefix
         async with self._errors("", self._deadline_seconds):
             async for chunk in obstore.list(self._small, f"{prefix}/" if prefix else None, chunk_size=1000):
                 for meta in chunk:
                     key = meta["path"].removeprefix(f"{prefix}/") if prefix else meta["path"]
-                    if parse_key(key) is not None:
+                    parsed = parse_key(key)
+                    if parsed is not None:
+                        files.setdefault(parsed.task, {})[key] = parsed
                         stamp = f"{meta['e_tag']} {meta['size']} {meta['last_modified'].isoformat()}"
                         objects[key] = ObjectInfo(meta["size"], stamp)
                     elif len(ignored) < 100:
                         ignored.append(key)
                 if len(objects) > LARGEST_LISTING:
                     raise Corrupt(f"{self.uri} holds over {LARGEST_LISTING} files: give the repository its own prefix")
-        return Listing(objects, tuple(ignored))
+        return Listing(objects, files, tuple(ignored))
 
     async def list_tasks(self) -> list[str]:
         """Names of the tasks that have a config or a version, sorted."""

@@ -81,9 +81,8 @@ class Catalogue:
 
     def inventory(self) -> Inventory:
         """The document of `GET /v1/inventory`."""
-        names = sorted({*self.tasks, *(task for task, _ in self.versions)})
         return Inventory(
-            tasks={name: self._task_inventory(name) for name in names},
+            tasks=self._tasks_inventory(),
             repository=RepositoryInventory(
                 reachable=self.reachable, last_contact=self.last_contact_seconds, message=self._message()
             ),
@@ -134,20 +133,19 @@ class Catalogue:
         self.failures[reason] += 1
         log.warning("version %s/%d is %s: %s", *key, state, version.message)
 
-    def _task_inventory(self, name: str) -> TaskInventory:
-        return TaskInventory(
-            config=self.tasks.get(name, Task()).config,
-            versions={
-                key[1]: VersionInventory(
-                    state=version.state,
-                    size_bytes=version.record.size_bytes if version.record else 0,
-                    sha256=version.record.sha256 if version.record else "",
-                    message=version.message,
-                )
-                for key, version in sorted(self.versions.items())
-                if key[0] == name
-            },
-        )
+    def _tasks_inventory(self) -> dict[str, TaskInventory]:
+        versions: dict[str, dict[int, VersionInventory]] = {name: {} for name in self.tasks}
+        for (name, number), version in sorted(self.versions.items()):
+            versions.setdefault(name, {})[number] = VersionInventory(
+                state=version.state,
+                size_bytes=version.record.size_bytes if version.record else 0,
+                sha256=version.record.sha256 if version.record else "",
+                message=version.message,
+            )
+        return {
+            name: TaskInventory(config=self.tasks.get(name, Task()).config, versions=versions[name])
+            for name in sorted(versions)
+        }
 
     def _message(self) -> str:
         faults = [task.fault for task in self.tasks.values() if task.fault]

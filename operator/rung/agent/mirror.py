@@ -119,11 +119,12 @@ class Mirror:
         await asyncio.to_thread(self._folder.withdraw, key)
 
     def _explain_no_room(self, placement: Placement) -> None:
+        used_bytes = self._catalogue.used_bytes()
         for key in placement.no_room:
             version = self._catalogue.versions[key]
             if version.record is not None and version.state in (VersionState.PENDING, VersionState.EVICTED):
                 version.message = (
-                    f"no room: it takes {version.record.size_bytes} bytes, {self._catalogue.used_bytes()} of "
+                    f"no room: it takes {version.record.size_bytes} bytes, {used_bytes} of "
                     f"{self._catalogue.budget_bytes} are taken by what is wanted more or loaded"
                 )
 
