@@ -15,7 +15,7 @@ import pytest
 from rung.adapters.s3 import AlreadyExists, Corrupt, Denied, ModelRepository, NotFound, Unreachable
 from rung.core.repository_layout import RepositoryKey, config_key, model_key, parse_key, profile_key, version_key
 from servers.ports import free_port
-from servers.s3 import ACCESS_KEY, BUCKET, S3Server, running_s3, version_yaml
+from servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, Line, S3Server, running_s3, version_yaml
 
 pytestmark = pytest.mark.cluster
 
@@ -123,6 +123,25 @@ async def test_downloads_from_any_offset(s3: S3Server) -> None:
         _ = [chunk async for chunk in repository.download("digits/1/model.onnx", offset=len(content))]
 
 
+async def test_a_download_over_a_thin_line_gets_on_as_long_as_bytes_flow(s3: S3Server) -> None:
+    content = bytes(range(256)) * 3072
+    await s3.repository().put_if_absent("digits/1/model.onnx", content)
+    line = Line(free_port(), bytes_per_second=256 * 1024)
+    async with line.to(s3.port) as endpoint:
+        # Three seconds of line, where nothing may stand still for more than two.
+        repository = ModelRepository(
+            s3.uri,
+            endpoint=endpoint,
+            access_key_id=ACCESS_KEY,
+            secret_access_key=SECRET_KEY,
+            deadline_seconds=1.0,
+            stall_seconds=1.0,
+        )
+        chunks = [chunk async for chunk in repository.download("digits/1/model.onnx")]
+    assert b"".join(chunks) == content
+    assert len(chunks) > 3
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -150,7 +169,7 @@ async def test_a_malformed_document_is_named_with_its_fault(s3: S3Server, text: 
 async def test_a_missing_bucket_and_wrong_credentials_are_told_apart(s3: S3Server) -> None:
     with pytest.raises(NotFound, match="bucket does not exist"):
         await ModelRepository(
-            "s3://nowhere", endpoint=s3.endpoint, access_key_id=ACCESS_KEY, secret_access_key="rung-secret"
+            "s3://nowhere", endpoint=s3.endpoint, access_key_id=ACCESS_KEY, secret_access_key=SECRET_KEY
         ).list_objects()
     for key, secret in ((ACCESS_KEY, "wrong"), ("nobody", "wrong")):
         repository = ModelRepository(s3.uri, endpoint=s3.endpoint, access_key_id=key, secret_access_key=secret)

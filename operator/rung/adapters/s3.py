@@ -62,7 +62,9 @@ __all__ = [
 LARGEST_TEXT_BYTES = 1 << 20
 """No config.pbtxt, version.yaml or profile is this big; one that is has been tampered with or is misplaced."""
 LARGEST_LISTING = 100_000
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 16
+"""What has to arrive before a download has moved. Less than this is lost when its time is up, so it is little: at
+the default deadlines a line of 3 kB/s gets on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +259,12 @@ class ModelRepository:
             return int((await obstore.head_async(self._small, self.uri.full_key(key)))["size"])
 
     async def download(self, key: str, *, offset: int = 0) -> AsyncIterator[bytes]:
-        """Stream one object, from a byte offset below its size on, in chunks of about a mebibyte.
+        """Stream one object, from a byte offset below its size on, in chunks of 64 KiB or a little more.
 
         Raises:
-            RepositoryError: Unreachable when nothing arrives for `stall_seconds` (what arrived before is good: go on
-                from there); NotFound; Denied; Corrupt when the offset lies behind the end.
+            RepositoryError: Unreachable when nothing arrives for `stall_seconds`, or no whole chunk within that and
+                `deadline_seconds` (the chunks before are good: go on from there); NotFound; Denied; Corrupt when the
+                offset lies behind the end.
         """
         async with self._errors(key, self._deadline_seconds):
             options: obstore.GetOptions = {"range": {"offset": offset}} if offset else {}
