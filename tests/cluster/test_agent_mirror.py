@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -66,6 +67,17 @@ async def test_mirrors_everything_and_shows_nothing_else(s3: S3Server, models: P
 
         await s3.publish("digits", 9, content(9))
         await until_inventory(agent, is_in(VersionState.AVAILABLE, "digits", 9), "a later version is there")
+
+
+async def test_the_inventory_says_when_memory_was_measured(s3: S3Server, models: Path) -> None:
+    began_seconds = time.time()
+    async with running_agent(agent_settings(s3, models)) as agent:
+        first = await until_inventory(agent, lambda found: found.memory.measured_at is not None, "it was measured")
+        assert first.memory.measured_at is not None
+        assert began_seconds <= first.memory.measured_at <= time.time()
+        await until_inventory(
+            agent, lambda found: found.memory.measured_at != first.memory.measured_at, "it is measured again"
+        )
 
 
 async def test_a_download_that_was_cut_goes_on_where_it_was(s3: S3Server, models: Path) -> None:

@@ -78,10 +78,11 @@ class RepositoryInventory(_Document):
 
 
 class MemoryInventory(_Document):
-    """Memory of the Triton container."""
+    """Memory of the Triton container; `measured_at` is when it was used, in seconds since the epoch."""
 
     limit_bytes: Bytes | None = None
     used_bytes: Bytes = 0
+    measured_at: float | None = None
 
 
 class DiskInventory(_Document):

@@ -76,6 +76,7 @@ class Catalogue:
     repository_message: str = "not asked yet"
     ignored: tuple[str, ...] = ()
     memory_used_bytes: int = 0
+    memory_measured_seconds: float | None = None
     bytes_total: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
@@ -86,7 +87,11 @@ class Catalogue:
             repository=RepositoryInventory(
                 reachable=self.reachable, last_contact=self.last_contact_seconds, message=self._message()
             ),
-            memory=MemoryInventory(limit_bytes=self.memory_limit_bytes, used_bytes=self.memory_used_bytes),
+            memory=MemoryInventory(
+                limit_bytes=self.memory_limit_bytes,
+                used_bytes=self.memory_used_bytes,
+                measured_at=self.memory_measured_seconds,
+            ),
             disk=DiskInventory(budget_bytes=self.budget_bytes, used_bytes=self.used_bytes()),
         )
 
