@@ -41,6 +41,8 @@ def test_serves_what_is_registered_and_obeys_its_modes_at_once(site: Site) -> No
     site.wait_active("alpha", 3)
     site.wait(lambda: any(reason == "Swapped" for reason, _ in site.events("alpha")), "an event tells of the swap")
     site.wait(lambda: site.condition("spool", "edge", "MetricsAvailable")["status"] == "True", "metrics are fresh")
+    with site.load("alpha"):
+        site.wait(lambda: site.status("itask", "alpha").get("demand", 0) > 0, "one scraped port tells of demand")
 
     explained = site.rung("explain", "alpha").stdout
     assert f"{site.namespace}/alpha: version 3 answers" in explained

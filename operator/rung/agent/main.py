@@ -47,6 +47,13 @@ from rung.agent.runtime import Agent, Settings
     help="Triton's gRPC API, asked before anything is evicted: what Triton has loaded stays.",
 )
 @click.option(
+    "--triton-metrics",
+    type=Address(),
+    default="127.0.0.1:8002",
+    show_envvar=True,
+    help="Triton's metrics: /metrics passes on its request counters, so that Prometheus has one port to scrape.",
+)
+@click.option(
     "--triton-process",
     default="tritonserver",
     show_envvar=True,
@@ -71,6 +78,7 @@ def main(
     disk_budget: int,
     listen: tuple[str, int],
     triton: tuple[str, int],
+    triton_metrics: tuple[str, int],
     triton_process: str,
     triton_memory_limit: int | None,
     poll_interval: float,
@@ -93,6 +101,7 @@ def main(
         disk_budget_bytes=disk_budget,
         listen=listen,
         triton=triton,
+        triton_metrics=triton_metrics,
         triton_process=triton_process,
         triton_memory_limit_bytes=triton_memory_limit,
         poll_seconds=poll_interval,

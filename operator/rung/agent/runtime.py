@@ -21,6 +21,7 @@ from rung.agent.mirror import Mirror, RetryDelays
 from rung.agent.placement import VersionKey
 from rung.agent.processes import TritonProcesses
 from rung.agent.server import make_app
+from rung.agent.triton_metrics import TritonMetrics
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Settings:
     disk_budget_bytes: int = 2 << 30
     listen: tuple[str, int] = ("0.0.0.0", 8090)  # noqa: S104 - the operator and Prometheus come from other pods
     triton: tuple[str, int] = ("localhost", 8001)
+    triton_metrics: tuple[str, int] = ("127.0.0.1", 8002)
     triton_process: str = "tritonserver"
     triton_memory_limit_bytes: int | None = None
     poll_seconds: float = 10.0
@@ -67,6 +69,7 @@ class Agent:
         self._mirror = Mirror(self._catalogue, repository, self._folder, self._loaded_versions, settings.retry)
         self._processes = TritonProcesses(settings.triton_process)
         self._metrics = Metrics(self._catalogue, self._processes.look)
+        self._triton_metrics = TritonMetrics(settings.triton_metrics)
         self._beats: dict[str, float] = {}
         self._triton: TritonClient | None = None
         self._memory_seconds = 0.0
@@ -85,7 +88,9 @@ class Agent:
         self._catalogue.add_installed(
             await asyncio.to_thread(self._folder.installed), await asyncio.to_thread(self._folder.configs)
         )
-        app = make_app(self._catalogue, self._metrics, self._stuck, self._mirror.changed.set)
+        app = make_app(
+            self._catalogue, self._metrics, self._triton_metrics.passed_on, self._stuck, self._mirror.changed.set
+        )
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         loops: list[asyncio.Task[None]] = []
@@ -108,6 +113,7 @@ class Agent:
             if self._triton is not None:
                 await self._triton.close()
             await runner.cleanup()
+            await self._triton_metrics.close()
 
     async def _mirror_forever(self) -> None:
         self._beat("mirror")

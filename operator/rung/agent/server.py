@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,13 +16,18 @@ LARGEST_REQUEST_BYTES = 1 << 20
 
 
 def make_app(
-    catalogue: Catalogue, metrics: Metrics, stuck: Callable[[], list[str]], changed: Callable[[], None]
+    catalogue: Catalogue,
+    metrics: Metrics,
+    triton_metrics: Callable[[], Awaitable[bytes]],
+    stuck: Callable[[], list[str]],
+    changed: Callable[[], None],
 ) -> web.Application:
     """Build the web application.
 
     Args:
         catalogue: what is answered, and where what is wanted goes.
         metrics: what `/metrics` answers.
+        triton_metrics: what it passes on of Triton's own, as Prometheus text.
         stuck: names of the loops that stopped moving.
         changed: called when something else is wanted than before.
     """
@@ -32,7 +37,9 @@ def make_app(
         return web.Response(status=503 if names else 200, text=f"stuck: {', '.join(names)}\n" if names else "ok\n")
 
     async def metrics_text(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        # The agent's own first: Prometheus takes it to be of the moment when it asked, however long Triton takes.
+        own = metrics.text()
+        return web.Response(body=own + await triton_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def inventory(_: web.Request) -> web.Response:
         body = catalogue.inventory().model_dump_json(by_alias=True)

@@ -23,6 +23,7 @@ def agent_settings(server: S3Server, models: Path, *, endpoint: str | None = Non
         "models_dir": models,
         "listen": ("127.0.0.1", free_port()),
         "triton": ("127.0.0.1", free_port()),
+        "triton_metrics": ("127.0.0.1", free_port()),
         "triton_process": "no-such-triton",
         "poll_seconds": 0.2,
         "retry": RetryDelays(0.1, 0.5),

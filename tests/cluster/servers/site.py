@@ -26,6 +26,7 @@ import yaml
 
 from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
+from servers.chart import annotated_port
 from servers.models import config_text, version_model
 from servers.open_loop import OpenLoop
 from servers.ports import free_port
@@ -289,16 +290,17 @@ class Site:
         )
 
 
-def prometheus_config(targets: Mapping[str, str], namespace: str) -> str:
-    """Scrape each target once a second, with the labels that a cluster's scrape configuration adds."""
-    jobs = [
-        {
-            "job_name": name,
-            "static_configs": [{"targets": [address], "labels": {"namespace": namespace, "pod": POD}}],
-        }
-        for name, address in targets.items()
-    ]
-    return yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs})
+def prometheus_config(ports: Mapping[str, int], namespace: str) -> str:
+    """Scrape the server once a second as a Prometheus does that goes by the annotations of pods: one port of it.
+
+    Args:
+        ports: of the server, by their names in the chart.
+        namespace: a label, as a cluster's scrape configuration adds it.
+    """
+    name, path = annotated_port()
+    target = {"targets": [f"127.0.0.1:{ports[name]}"], "labels": {"namespace": namespace, "pod": POD}}
+    job = {"job_name": "pods", "metrics_path": path, "static_configs": [target]}
+    return yaml.safe_dump({"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": [job]})
 
 
 @contextlib.contextmanager
@@ -328,6 +330,7 @@ def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]
                 "RUNG_AGENT_MODELS_DIR": str(triton.repository),
                 "RUNG_AGENT_LISTEN": f"127.0.0.1:{agent_port}",
                 "RUNG_AGENT_TRITON": triton.address,
+                "RUNG_AGENT_TRITON_METRICS": f"127.0.0.1:{triton.metrics_port}",
                 "RUNG_AGENT_POLL_INTERVAL": "1s",
                 "RUNG_AGENT_DEADLINE": "3s",
             },
@@ -335,8 +338,8 @@ def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]
         stack.callback(agent.end)
         agent.start()
         config = folder / "prometheus.yml"
-        targets = {"agent": f"127.0.0.1:{agent_port}", "triton": f"127.0.0.1:{triton.metrics_port}"}
-        config.write_text(prometheus_config(targets, namespace))
+        ports = {"agent": agent_port, "metrics": triton.metrics_port}
+        config.write_text(prometheus_config(ports, namespace))
         prometheus = Process(
             "prometheus",
             [

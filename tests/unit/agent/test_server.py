@@ -8,10 +8,14 @@ from rung.agent.processes import Usage
 from rung.agent.server import make_app
 
 
+async def no_triton() -> bytes:
+    return b""
+
+
 async def test_health_names_the_loop_that_stopped_moving() -> None:
     stuck: list[str] = []
     catalogue = Catalogue(100)
-    app = make_app(catalogue, Metrics(catalogue, lambda: Usage(None, 0)), lambda: stuck, lambda: None)
+    app = make_app(catalogue, Metrics(catalogue, lambda: Usage(None, 0)), no_triton, lambda: stuck, lambda: None)
     async with TestClient(TestServer(app)) as client:
         assert (await client.get("/healthz")).status == 200
         stuck.append("mirror")
@@ -23,9 +27,8 @@ async def test_health_names_the_loop_that_stopped_moving() -> None:
 async def test_what_is_wanted_wakes_the_mirror_only_when_it_is_something_else() -> None:
     changes: list[object] = []
     catalogue = Catalogue(100)
-    app = make_app(
-        catalogue, Metrics(catalogue, lambda: Usage(None, 0)), list, lambda: changes.append(catalogue.wanted)
-    )
+    metrics = Metrics(catalogue, lambda: Usage(None, 0))
+    app = make_app(catalogue, metrics, no_triton, list, lambda: changes.append(catalogue.wanted))
     async with TestClient(TestServer(app)) as client:
         for _ in range(3):
             answer = await client.put("/v1/wanted", json={"tasks": {"digits": [3, 1]}})

@@ -1,0 +1,87 @@
+"""What the agent passes on of a real Triton's metrics, and what its own page is while that Triton is away."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rung.adapters.agent import AgentClient
+from rung.agent.triton_metrics import PASSED_ON
+from servers.agents import agent_settings, metric, running_agent, until
+from servers.s3 import S3Server, running_s3
+from servers.swapping import TASK, serve
+from servers.triton import TritonServer
+
+pytestmark = pytest.mark.cluster
+
+PAGE_SECONDS = 5.0
+"""The agent's half second, and much patience with a busy machine; a Triton that hangs does so for ever."""
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    with running_s3(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+async def test_passes_on_what_the_operator_reads_and_nothing_else(
+    s3: S3Server, triton: TritonServer, tmp_path: Path
+) -> None:
+    settings = agent_settings(s3, tmp_path / "models", triton_metrics=("127.0.0.1", triton.metrics_port))
+    async with serve(triton) as served, running_agent(settings) as agent:
+        await served.start_with(1, 2)
+        page = await page_within(agent, PAGE_SECONDS)
+        families = {family.name: family for family in text_string_to_metric_families(page)}
+        assert {name for name in families if name.startswith("nv_")} == set(PASSED_ON)
+        for name in PASSED_ON:
+            assert families[name].documentation
+            labels = {(sample.labels["model"], sample.labels["version"]) for sample in families[name].samples}
+            assert labels == {(TASK, "1"), (TASK, "2")}
+        before = await metric(agent, "nv_inference_request_success")
+        assert await served.client.answering_version(TASK, 10.0, config_text=served.config_text) == 2
+        assert await metric(agent, "nv_inference_request_success") == before + 1, "as of the scrape"
+
+
+@pytest.mark.parametrize("fault", ["hung", "killed"])
+async def test_a_triton_that_is_away_takes_nothing_from_the_agents_own_page(
+    s3: S3Server, triton: TritonServer, tmp_path: Path, fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = agent_settings(s3, tmp_path / "models", triton_metrics=("127.0.0.1", triton.metrics_port))
+    async with serve(triton) as served, running_agent(settings) as agent:
+        await served.start_with(1)
+        assert "nv_inference_request_success" in await page_within(agent, PAGE_SECONDS)
+        if fault == "hung":
+            triton.signal_all(signal.SIGSTOP)
+        else:
+            triton.kill()
+        try:
+            for _ in range(2):
+                page = await page_within(agent, PAGE_SECONDS)
+                assert "rung_agent_triton_processes" in page
+                assert "nv_" not in page, "no sample, rather than one from before"
+            assert len([message for message in caplog.messages if "demand is not known" in message]) == 1
+        finally:
+            triton.signal_all(signal.SIGCONT)
+        if fault == "killed":
+            triton.start()
+            async with serve(triton) as again:
+                await again.start_with(1)
+        await until(lambda: passes_on(agent), "once it answers, its counters are back")
+
+
+async def page_within(agent: AgentClient, seconds: float) -> str:
+    began = time.monotonic()
+    page = (await agent._request("GET", "/metrics")).decode()
+    assert time.monotonic() - began < seconds
+    return page
+
+
+async def passes_on(agent: AgentClient) -> bool:
+    return "nv_inference_request_success" in (await agent._request("GET", "/metrics")).decode()
