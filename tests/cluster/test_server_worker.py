@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Iterator
@@ -9,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rung.control.observation import Want
+from rung.control.observation import REVIVE, Finished, Want
+from rung.control.swap import Outcome
 from rung.core.plan import Target
+from servers.models import config_text
 from servers.s3 import S3Server, running_s3
 from servers.workers import running_workers
 
@@ -61,3 +64,53 @@ async def test_a_warm_step_down_does_not_wait_for_the_turn_of_a_standby(s3: S3Se
         finally:
             os.kill(pid, signal.SIGCONT)
         await server.until(lambda: server.has("digits") == {1, 2} and server.has("other") == {1}, "all is as wanted")
+
+
+async def test_a_load_that_hangs_is_named_and_no_other_version_is_blamed_for_it(s3: S3Server) -> None:
+    async with running_workers(s3, {"digits": DIGITS}, load_deadline_seconds=2.0) as (server,):
+        await server.start_with("digits", 2)
+        hanging = asyncio.create_task(server.client.load("digits", frozenset({2, 3}), config_text("digits"), 60))
+        try:
+            # Triton never notices that the process that loads has died.
+            await server.signal_stub("digits", 3, signal.SIGKILL)
+            await server.until(lambda: server.is_loading("digits") == {3}, "version 3 is being loaded")
+            server.worker.want({"digits": Want(Target(4))}, {})
+            await server.until(lambda: bool(server.ended), "it was tried")
+            sentence = server.ended[0].outcome.sentence
+            assert "behind a load of version 3 that does not end" in sentence
+            assert "kubectl delete pod server-0 -n edge" in sentence
+            await server.until(lambda: not server.worker.swapping(), "the swap has ended")
+            for _ in range(3):
+                await server.until_next_look()
+                assert not server.worker.swapping(), "nothing more is queued behind the load that hangs"
+            assert {broken.version for broken in server.worker.broken.all()} == {3}
+            assert server.has("digits") == {2}
+        finally:
+            server.triton.kill()
+            await asyncio.gather(hanging, return_exceptions=True)
+        server.triton.start()
+        server.worker.load_deadline_seconds = 60.0
+        await server.until(lambda: server.has("digits") == {4}, "what is wanted is loaded after the restart")
+
+
+async def test_a_standby_whose_process_died_is_named_and_what_answers_is_not_blamed(s3: S3Server) -> None:
+    async with running_workers(s3, {"digits": DIGITS}) as (server,):
+        await server.start_with("digits", 2, 3)
+        server.worker.want({"digits": Want(Target(3, (2,)))}, {})
+
+        async def kill_standby() -> Finished:
+            await server.signal_stub("digits", 2, signal.SIGKILL)
+            server.worker.suspect({"digits": frozenset({2})})
+            await server.until(lambda: bool(server.ended), "it was loaded again, or not")
+            assert server.ended[0].kind == REVIVE
+            return server.ended.pop()
+
+        revived = await kill_standby()
+        assert revived.outcome.sentence == "the process of version 2 had died; it was loaded again"
+        await server.until(lambda: server.has("digits") == {2, 3}, "it is loaded")
+        (server.triton.repository / "digits/2/model.onnx").write_bytes(b"this is no network")
+        failed = await kill_standby()
+        assert failed.outcome.outcome is Outcome.LOAD_FAILED
+        assert "the process of version 2 died, and loading it again failed" in failed.outcome.sentence
+        assert {broken.version for broken in server.worker.broken.all()} == {2}
+        await server.until(lambda: server.has("digits") == {3}, "version 3 goes on")

@@ -130,7 +130,7 @@ async def test_a_load_that_does_not_fit_is_refused_with_its_numbers(served: Serv
         versions_memory={3: 80 * MB, 2: 60 * MB},
     )
     assert outcome.outcome is Outcome.REFUSED_MEMORY
-    assert not outcome.blames_version
+    assert not outcome.blamed
     for part in ("450 MB", "80 MB", "500 MB", "version 2 answers"):
         assert part in outcome.sentence
     assert await served.loaded() == {2}

@@ -37,6 +37,8 @@ class Observation:
     """When Triton last answered."""
     loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """By model: versions that are ready."""
+    loading: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """By model: versions that are being loaded, whoever asked for it."""
     inventory: Inventory | None = None
     """What the agent last said; it stays when the agent does not answer, because the files stay too."""
     inventory_message: str = ""

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from rung.adapters.agent import AgentClient, AgentError, Inventory
-from rung.adapters.triton import DeadlineExceeded, Refused, State, TritonClient, TritonError
+from rung.adapters.triton import DeadlineExceeded, IndexEntry, Refused, State, TritonClient, TritonError
 from rung.control.backoff import BrokenVersions
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
 from rung.control.revive import dead_versions, revive
@@ -122,16 +122,13 @@ class ServerWorker:
             # What it had is kept: a server that hangs for a moment still has it, and a dead one is not ready.
             self.observation = replace(self.observation, reachable=False, message=str(error))
             return
-        loaded: dict[str, set[int]] = {}
-        for entry in index:
-            if entry.state is State.READY:
-                loaded.setdefault(entry.model, set()).add(entry.number)
         self.observation = replace(
             self.observation,
             reachable=True,
             message="",
             time_seconds=self._wall_clock(),
-            loaded={model: frozenset(numbers) for model, numbers in loaded.items()},
+            loaded=_by_model(index, State.READY),
+            loading=_by_model(index, State.LOADING),
         )
 
     async def _observe_agent(self) -> None:
@@ -187,10 +184,15 @@ class ServerWorker:
                 self._swaps[model] = asyncio.create_task(self._bring(model), name=f"{model} on {self.pod.name}")
 
     def _differs(self, model: str) -> bool:
-        if not self.observation.reachable:
+        if not self.observation.reachable or self._is_held_back(model):
             return False
         target = self._servable(self._wanted[model], model)
         return target is not None and wanted_versions(target) != self.observation.loaded.get(model, frozenset())
+
+    def _is_held_back(self, model: str) -> bool:
+        """Whether a load that passed its deadline goes on: Triton keeps every other change of the model waiting."""
+        loading = self.observation.loading.get(model, frozenset())
+        return not loading.isdisjoint(self.broken.waiting(model, self._wall_clock()))
 
     def _servable(self, want: Want, model: str) -> Target | None:
         """The target without standbys that must not be tried now; None when the active one must not be tried."""
@@ -279,10 +281,15 @@ class ServerWorker:
         return all(outcome.ok for outcome in outcomes)
 
     def _note(self, model: str, outcome: SwapOutcome, kind: str) -> None:
+        if outcome.hung:
+            command = f"kubectl delete pod {self.pod.name} -n {self.pod.namespace}"
+            helps = f"until it ends or Triton is restarted ({command}) no version of {model} is loaded or dropped here"
+            outcome = replace(outcome, sentence=f"{outcome.sentence}; {helps}")
         now = self._wall_clock()
-        if outcome.blames_version or outcome.outcome is Outcome.REFUSED_MEMORY:
-            self.broken.failed(model, outcome.to_version, outcome.sentence, now)
-        elif outcome.ok:
+        refused = outcome.outcome is Outcome.REFUSED_MEMORY
+        for version in {outcome.to_version} if refused else outcome.blamed:
+            self.broken.failed(model, version, outcome.sentence, now)
+        if outcome.ok:
             self.broken.worked(model, outcome.to_version)
         if outcome.kind is not Kind.NONE or not outcome.ok:
             self._finished.append(Finished(self.pod.name, model, kind, outcome))
@@ -317,31 +324,35 @@ class ServerWorker:
         if not self.observation.reachable or not config or not self.observation.loaded.get(model):
             return
         failing = self._failing.get(model, frozenset())
-        if model in self.swapping() or not await dead_versions(
-            self._triton, model, config_text=config, failing=failing
-        ):
+        if model in self.swapping() or self._is_held_back(model):
             return
+        dead = await dead_versions(self._triton, model, config_text=config, failing=failing)
         # Asked while nothing held the swaps back, so one may have begun since: then it is the next round's matter.
-        if model in self._wanted and model not in self.swapping():
-            self._swaps[model] = asyncio.create_task(self._revive(model, config, failing), name=f"revive {model}")
+        if dead and model in self._wanted and model not in self.swapping():
+            self._swaps[model] = asyncio.create_task(self._revive(model, config, failing, dead), name=f"revive {model}")
             await asyncio.wait([self._swaps[model]])
 
-    async def _revive(self, model: str, config: str, failing: frozenset[int]) -> None:
+    async def _revive(self, model: str, config: str, failing: frozenset[int], dead: frozenset[int]) -> None:
         started = time.monotonic()
-        loaded = self.observation.loaded.get(model, frozenset())
-        active = max(loaded, default=0)
-        dead: frozenset[int] = frozenset()
+        active = max(self.observation.loaded.get(model, frozenset()), default=0)
+        deadlines = Deadlines(load=self.load_deadline_seconds)
         try:
-            deadlines = Deadlines(load=self.load_deadline_seconds)
             dead = await revive(self._triton, model, config_text=config, deadlines=deadlines, failing=failing)
-            if not dead:
-                return
-            numbers = ", ".join(map(str, sorted(dead)))
-            fault, sentence = Outcome.OK, f"the process of version {numbers} had died; it was loaded again"
+            fault, what = Outcome.OK, "had died; it was loaded again"
         except TritonError as error:
             kinds = {Refused: Outcome.LOAD_FAILED, DeadlineExceeded: Outcome.TIMED_OUT}
             fault = kinds.get(type(error), Outcome.UNREACHABLE)
-            sentence = f"a process of version {active} or its standbys died, and loading it again failed: {error}"
+            what = f"died, and loading it again failed: {error}"
         seconds = time.monotonic() - started
-        self._note(model, SwapOutcome(Kind.COLD, fault, active, active, seconds, sentence), REVIVE)
+        for number in sorted(dead):
+            sentence = f"the process of version {number} {what}"
+            self._note(model, SwapOutcome(Kind.COLD, fault, active, number, seconds, sentence), REVIVE)
         await self.look()
+
+
+def _by_model(index: Iterable[IndexEntry], state: State) -> dict[str, frozenset[int]]:
+    found: dict[str, set[int]] = {}
+    for entry in index:
+        if entry.state is state:
+            found.setdefault(entry.model, set()).add(entry.number)
+    return {model: frozenset(numbers) for model, numbers in found.items()}

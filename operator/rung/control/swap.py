@@ -93,6 +93,9 @@ class SwapOutcome:
     duration_seconds: float
     sentence: str
     answering: int | None = None
+    hung: frozenset[int] = frozenset()
+    """Versions whose load was begun before this swap and does not end: the server holds back every other change of the
+    task behind it, for ever if the process that loads has died. Then only a new start of the server helps."""
 
     @property
     def ok(self) -> bool:
@@ -100,11 +103,13 @@ class SwapOutcome:
         return self.outcome is Outcome.OK
 
     @property
-    def blames_version(self) -> bool:
-        """Whether the version is to be marked as broken on this server; not for a drop that had to wait too long."""
-        if self.outcome is Outcome.TIMED_OUT:
-            return self.kind is Kind.COLD
-        return self.outcome in {Outcome.LOAD_FAILED, Outcome.ROLLED_BACK}
+    def blamed(self) -> frozenset[int]:
+        """The versions to mark as broken on this server: none for a drop that had to wait too long."""
+        if self.hung:
+            return self.hung
+        failed = self.outcome in {Outcome.LOAD_FAILED, Outcome.ROLLED_BACK}
+        late = self.outcome is Outcome.TIMED_OUT and self.kind is Kind.COLD
+        return frozenset({self.to_version}) if failed or late else frozenset()
 
 
 def ready_versions(index: tuple[IndexEntry, ...], model: str) -> frozenset[int]:
@@ -112,12 +117,18 @@ def ready_versions(index: tuple[IndexEntry, ...], model: str) -> frozenset[int]:
     return frozenset(entry.number for entry in index if entry.model == model and entry.state is State.READY)
 
 
-class _Fault(Exception):  # noqa: N818 - it isn't a programming error
-    """The swap can't be done, and it isn't the connection: carries the outcome and a sentence."""
+def loading_versions(index: tuple[IndexEntry, ...], model: str) -> frozenset[int]:
+    """Return the versions of a model that are being loaded."""
+    return frozenset(entry.number for entry in index if entry.model == model and entry.state is State.LOADING)
 
-    def __init__(self, outcome: Outcome, sentence: str) -> None:
+
+class _Fault(Exception):  # noqa: N818 - it isn't a programming error
+    """The swap can't be done, and it isn't the connection: carries the outcome, a sentence, and what hung before it."""
+
+    def __init__(self, outcome: Outcome, sentence: str, hung: frozenset[int] = frozenset()) -> None:
         super().__init__(sentence)
         self.outcome = outcome
+        self.hung = hung
 
 
 class _Swap:
@@ -131,6 +142,7 @@ class _Swap:
         self.deadlines = deadlines
         self.started = time.monotonic()
         self.switched_seconds = 0.0
+        self.loading_before: frozenset[int] = frozenset()
 
     def seconds(self) -> float:
         return time.monotonic() - self.started
@@ -145,6 +157,12 @@ class _Swap:
     async def loaded(self) -> frozenset[int]:
         return ready_versions(await self.index(), self.task)
 
+    async def look_first(self) -> frozenset[int]:
+        """What is loaded before the first step. A load that goes on already is none of this swap, and remembered."""
+        index = await self.index()
+        self.loading_before = loading_versions(index, self.task)
+        return ready_versions(index, self.task)
+
     async def take(self, step: Step, before: frozenset[int]) -> None:
         """Take one step. Raises _Fault when the server refuses it or a load takes too long."""
         adds = step.versions - before
@@ -158,10 +176,10 @@ class _Swap:
             index = await self.index()  # raises Unreachable when it is the server that hangs, and not the load
             what = f"loading {_named(adds)}" if adds else f"dropping all but {_named(step.versions)}"
             sentence = f"{what} took longer than {deadline_seconds:g} s"
-            loading = {entry.number for entry in index if entry.model == self.task and entry.state is State.LOADING}
-            if others := frozenset(loading - adds):
-                sentence += f", behind a load of {_named(others)} that does not end"
-            raise _Fault(Outcome.TIMED_OUT, sentence) from error
+            hung = loading_versions(index, self.task) - (adds - self.loading_before)
+            if hung:
+                sentence += f", behind a load of {_named(hung)} that does not end"
+            raise _Fault(Outcome.TIMED_OUT, sentence, hung) from error
         if max(step.versions) == self.target.active:
             self.switched_seconds = self.switched_seconds or self.seconds()
 
@@ -169,9 +187,8 @@ class _Swap:
         """Have what was loaded before loaded again, and nothing else; returns what there is to say about it."""
         try:
             index = await self.index()
-            busy = any(entry.model == self.task and entry.state is State.LOADING for entry in index)
             ready = ready_versions(index, self.task)
-            if not before or (ready == before and not busy):
+            if not before or (ready == before and not loading_versions(index, self.task)):
                 return ""
             # Requests for one model wait for each other in the server. So behind a load that hangs this one is
             # carried out later, and undoes it; there is no need to wait for that.
@@ -245,16 +262,16 @@ async def apply(
     kind = Kind.NONE
     try:
         if target.active not in before or target.active == max(before):
-            before = await swap.loaded()
+            before = await swap.look_first()
         kind = _kind(before, target)
         await _bring_up(swap, before, kind, Room(memory, versions_memory or {}))
     except _Fault as fault:
         # A version that was loaded and doesn't answer is not put back: loaded anew, it gets a new process.
         alive = before - {target.active} if fault.outcome is Outcome.ROLLED_BACK else before
         back = "" if fault.outcome is Outcome.REFUSED_MEMORY else await swap.put_back(alive)
-        return await _gave_up(swap, kind, before, fault.outcome, f"{fault}{back}")
+        return await _gave_up(swap, kind, before, fault, back)
     except TritonError as error:
-        return await _gave_up(swap, kind, before, Outcome.UNREACHABLE, str(error))
+        return await _gave_up(swap, kind, before, _Fault(Outcome.UNREACHABLE, str(error)))
     origin = max(before, default=None)
     return SwapOutcome(
         kind=kind,
@@ -290,7 +307,7 @@ async def load_standbys(
     before: frozenset[int] = frozenset()
     number = target.active
     try:
-        before = await swap.loaded()
+        before = await swap.look_first()
         if max(before, default=None) != target.active:
             return ()
         for step in plan_steps(before, target):
@@ -307,7 +324,7 @@ async def load_standbys(
             before, added = step.versions, added | new
     except _Fault as fault:
         back = "" if fault.outcome is Outcome.REFUSED_MEMORY else await swap.put_back(before)
-        outcomes.append(_standby(swap, number, fault.outcome, f"{fault}{back}"))
+        outcomes.append(_standby(swap, number, fault.outcome, f"{fault}{back}", fault.hung))
     except TritonError as error:
         outcomes.append(_standby(swap, number, Outcome.UNREACHABLE, str(error)))
     return tuple(outcomes)
@@ -339,7 +356,7 @@ async def _bring_up(swap: _Swap, before: frozenset[int], kind: Kind, room: Room)
         await swap.verify(active, by_number=False)
 
 
-async def _gave_up(swap: _Swap, kind: Kind, before: frozenset[int], outcome: Outcome, sentence: str) -> SwapOutcome:
+async def _gave_up(swap: _Swap, kind: Kind, before: frozenset[int], fault: _Fault, back: str = "") -> SwapOutcome:
     seconds = swap.seconds()
     try:
         answering = max(await swap.loaded(), default=None)
@@ -348,18 +365,22 @@ async def _gave_up(swap: _Swap, kind: Kind, before: frozenset[int], outcome: Out
         answering, now = None, "what answers now is not known"
     return SwapOutcome(
         kind=kind,
-        outcome=outcome,
+        outcome=fault.outcome,
         from_version=max(before, default=None),
         to_version=swap.target.active,
         duration_seconds=seconds,
-        sentence=f"{sentence}; {now}",
+        sentence=f"{fault}{back}; {now}",
         answering=answering,
+        hung=fault.hung,
     )
 
 
-def _standby(swap: _Swap, number: int, outcome: Outcome, sentence: str) -> SwapOutcome:
+def _standby(
+    swap: _Swap, number: int, outcome: Outcome, sentence: str, hung: frozenset[int] = frozenset()
+) -> SwapOutcome:
     active = swap.target.active
-    return SwapOutcome(Kind.COLD, outcome, active, number, swap.seconds(), sentence, active)
+    kind = Kind.COLD if number != active else Kind.WARM  # the active one itself: what had to go could not be dropped
+    return SwapOutcome(kind, outcome, active, number, swap.seconds(), sentence, active, hung)
 
 
 def _kind(before: frozenset[int], target: Target) -> Kind:

@@ -40,6 +40,9 @@ class Server:
     def has(self, model: str) -> frozenset[int]:
         return self.worker.observation.loaded.get(model, frozenset())
 
+    def is_loading(self, model: str) -> frozenset[int]:
+        return self.worker.observation.loading.get(model, frozenset())
+
     async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
         """Wait until a condition holds of what the worker saw or said."""
 
