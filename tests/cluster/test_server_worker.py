@@ -19,6 +19,7 @@ from servers.workers import running_workers
 
 pytestmark = pytest.mark.cluster
 
+MB = 1_000_000
 DIGITS = {1: 1, 2: 8, 3: 16, 4: 24}
 
 
@@ -114,3 +115,25 @@ async def test_a_standby_whose_process_died_is_named_and_what_answers_is_not_bla
         assert "the process of version 2 died, and loading it again failed" in failed.outcome.sentence
         assert {broken.version for broken in server.worker.broken.all()} == {2}
         await server.until(lambda: server.has("digits") == {3}, "version 3 goes on")
+
+
+async def test_memory_counts_what_was_loaded_since_it_was_measured_and_only_while_that_is_fresh(
+    s3: S3Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The agent measures every two seconds: what it said last is from before the first load."""
+    wanted = {name: Want(Target(1), {1: 60 * MB}) for name in ("alpha", "beta")}
+    models = {name: {1: 1} for name in wanted}
+    async with running_workers(s3, models, memory_limit_bytes=100 * MB) as (server,):
+        server.worker.want(wanted, {})
+        await server.until(lambda: len(server.ended) == 2, "both were tried")
+        first, second = server.ended
+        assert first.outcome.ok
+        assert second.outcome.outcome is Outcome.REFUSED_MEMORY
+        assert "60 MB in use and 60 MB for version 1 together pass the limit of 100 MB" in second.outcome.sentence
+        assert server.has(first.model) == {1}
+        assert not server.has(second.model)
+        await server.agent.aclose()
+        await server.until(lambda: bool(server.worker.observation.inventory_message), "the agent is missed")
+        server.clock.ahead_seconds = 60.0
+        await server.until(lambda: server.has(second.model) == {1}, "nobody knows what is in use, so it is loaded")
+    assert "so no load there is checked against it: the agent at 127.0.0.1" in caplog.text

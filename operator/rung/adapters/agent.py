@@ -78,7 +78,7 @@ class RepositoryInventory(_Document):
 
 
 class MemoryInventory(_Document):
-    """Memory of the Triton container; `measured_at` is when it was used, in seconds since the epoch."""
+    """Memory of the Triton container; `measured_at` in seconds since the epoch, None from an agent that doesn't say."""
 
     limit_bytes: Bytes | None = None
     used_bytes: Bytes = 0

@@ -12,6 +12,8 @@ from rung.core.plan import Target
 REVIVE = "revive"
 STANDBY = "standby"
 _NOT_ASKED = "not asked yet"
+_UNSAID_AGE_SECONDS = 3.0
+"""How old a figure is at most that comes without its time: agents measure every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Observation:
     """By model: versions that are being loaded, whoever asked for it."""
     inventory: Inventory | None = None
     """What the agent last said; it stays when the agent does not answer, because the files stay too."""
+    inventory_time_seconds: float = 0.0
+    """When the agent said it."""
     inventory_message: str = ""
     """Why the agent did not answer the last time; empty when it did."""
 
@@ -48,6 +52,14 @@ class Observation:
     def asked(self) -> bool:
         """Whether Triton was asked at least once, and answered or let its deadline pass."""
         return self.message != _NOT_ASKED
+
+    @property
+    def memory_time_seconds(self) -> float:
+        """When the memory that the agent last told of was measured; not later than it told, whatever its clock says."""
+        measured_at = self.inventory.memory.measured_at if self.inventory else None
+        if measured_at is None:
+            return self.inventory_time_seconds - _UNSAID_AGE_SECONDS
+        return min(measured_at, self.inventory_time_seconds)
 
     def files(self, model: str, sha256: Mapping[int, str]) -> frozenset[int]:
         """Return the versions whose files are on the server, whole, verified, and those that `sha256` names."""

@@ -34,6 +34,9 @@ SHORTEST_HEALTH_PAUSE_SECONDS = 2.0
 ROUNDS_IN_A_ROW = 4
 """After so many tries a model that still differs waits for the next look at its server."""
 OUTCOMES_KEPT = 256
+OLDEST_MEMORY_SECONDS = 30.0
+"""Memory that was measured longer ago than this says nothing about now."""
+LOADS_KEPT = 64
 
 
 class ServerWorker:
@@ -64,6 +67,7 @@ class ServerWorker:
         self._swaps: dict[str, asyncio.Task[None]] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._finished: deque[Finished] = deque(maxlen=OUTCOMES_KEPT)
+        self._own_loads: deque[tuple[float, int]] = deque(maxlen=LOADS_KEPT)
         self._failing: Mapping[str, frozenset[int]] = {}
         self._suspicion = asyncio.Event()
 
@@ -138,7 +142,9 @@ class ServerWorker:
             self.observation = replace(self.observation, inventory_message=str(error))
             return
         self._forgive_new_files(inventory)
-        self.observation = replace(self.observation, inventory=inventory, inventory_message="")
+        self.observation = replace(
+            self.observation, inventory=inventory, inventory_time_seconds=self._wall_clock(), inventory_message=""
+        )
         if self._wanted_files:
             try:
                 await self._agent.put_wanted(self._wanted_files)
@@ -244,9 +250,25 @@ class ServerWorker:
         return found.config or None if found else None
 
     def _budget(self) -> MemoryBudget | None:
-        memory = self.observation.inventory.memory if self.observation.inventory else None
+        """What is known of the memory now. Loads follow each other faster than an agent measures: they are added.
+
+        None, with which no load is refused, when there is no limit or the agent told nothing for too long.
+        """
+        seen = self.observation
+        memory = seen.inventory.memory if seen.inventory else None
         limit = (memory.limit_bytes if memory else None) or self.pod.memory_limit_bytes
-        return MemoryBudget(limit, memory.used_bytes) if memory and limit else None
+        if memory is None or not limit:
+            return None
+        age_seconds = self._wall_clock() - seen.memory_time_seconds
+        if age_seconds > OLDEST_MEMORY_SECONDS:
+            why = f": {seen.inventory_message}" if seen.inventory_message else ""
+            logger.warning(
+                "The memory of %s was last measured %.0f s ago, so no load there is checked against it%s",
+                self.pod.name, age_seconds, why,
+            )  # fmt: skip
+            return None
+        since_bytes = sum(size for ended, size in self._own_loads if ended >= seen.memory_time_seconds)
+        return MemoryBudget(limit, memory.used_bytes + since_bytes)
 
     async def _switch(self, model: str, want: Want, target: Target, config: str, loaded: frozenset[int] | None) -> bool:
         if loaded is not None and max(loaded) == target.active and loaded <= wanted_versions(target):
@@ -291,6 +313,8 @@ class ServerWorker:
             self.broken.failed(model, version, outcome.sentence, now)
         if outcome.ok:
             self.broken.worked(model, outcome.to_version)
+        if outcome.ok and outcome.kind is Kind.COLD and (want := self._wanted.get(model)):
+            self._own_loads.append((now, want.memory_bytes.get(outcome.to_version, 0)))
         if outcome.kind is not Kind.NONE or not outcome.ok:
             self._finished.append(Finished(self.pod.name, model, kind, outcome))
 

@@ -24,9 +24,10 @@ from servers.triton import TritonServer, running_triton
 
 @dataclass
 class Server:
-    """One server with its worker, and everything that the worker said ended."""
+    """One server with its worker, and everything that the worker said ended. Close `agent` to end it."""
 
     triton: TritonServer
+    agent: AsyncExitStack
     client: TritonClient
     worker: ServerWorker
     clock: Clock
@@ -123,7 +124,8 @@ async def _server(
         triton = stack.enter_context(running_triton(folder))
         address = ("127.0.0.1", triton.grpc_port)
         settings = agent_settings(s3, triton.repository, triton=address, triton_memory_limit_bytes=memory_limit_bytes)
-        await stack.enter_async_context(running_agent(settings))
+        agent = await stack.enter_async_context(AsyncExitStack())
+        await agent.enter_async_context(running_agent(settings))
         client = await stack.enter_async_context(TritonClient(triton.address))
         pod = ServerPod(
             "edge", folder.name, "uid", None, "127.0.0.1", {}, ready=True, terminating=False,
@@ -135,4 +137,4 @@ async def _server(
         )
         worker.start()
         stack.push_async_callback(worker.stop)
-        yield Server(triton, client, worker, clock)
+        yield Server(triton, agent, client, worker, clock)
