@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from rung.control.observation import REVIVE, Finished, Want
+from rung.control.observation import REVIVE, Finished
 from rung.control.swap import Outcome
-from rung.core.plan import Target
 from servers.models import config_text
 from servers.s3 import S3Server, running_s3
-from servers.workers import running_workers
+from servers.workers import order, running_workers
 
 pytestmark = pytest.mark.cluster
 
@@ -33,7 +32,7 @@ def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
 
 async def test_a_server_that_is_slow_to_load_one_model_holds_nobody_up_for_the_others(s3: S3Server) -> None:
     models = {name: {1: 1} for name in ("alpha", "beta", "gamma")}
-    wanted = {name: Want(Target(1)) for name in models}
+    wanted = {name: order(versions, 1) for name, versions in models.items()}
     async with running_workers(s3, models, servers=2) as (slow, quick):
         slow.worker.want(wanted, {})
         pid = await slow.signal_stub("alpha", 1, signal.SIGSTOP)
@@ -52,14 +51,14 @@ async def test_a_server_that_is_slow_to_load_one_model_holds_nobody_up_for_the_o
 async def test_a_warm_step_down_does_not_wait_for_the_turn_of_a_standby(s3: S3Server) -> None:
     async with running_workers(s3, {"digits": DIGITS, "other": {1: 1}}) as (server,):
         await server.start_with("digits", 2, 3)
-        other = Want(Target(1))
+        other = order({1: 1}, 1)
         server.worker.want({"other": other}, {})
         pid = await server.signal_stub("other", 1, signal.SIGSTOP)
         try:
-            server.worker.want({"other": other, "digits": Want(Target(3, (2, 1)))}, {})
+            server.worker.want({"other": other, "digits": order(DIGITS, 3, 2, 1)}, {})
             await server.until_next_look()
             assert "digits" in server.worker.swapping(), "version 1 waits for its turn"
-            server.worker.want({"other": other, "digits": Want(Target(2, (1,)))}, {})
+            server.worker.want({"other": other, "digits": order(DIGITS, 2, 1)}, {})
             await server.until(lambda: server.has("digits") == {2}, "version 2 answers", 10)
             assert not server.has("other")
         finally:
@@ -75,7 +74,7 @@ async def test_a_load_that_hangs_is_named_and_no_other_version_is_blamed_for_it(
             # Triton never notices that the process that loads has died.
             await server.signal_stub("digits", 3, signal.SIGKILL)
             await server.until(lambda: server.is_loading("digits") == {3}, "version 3 is being loaded")
-            server.worker.want({"digits": Want(Target(4))}, {})
+            server.worker.want({"digits": order(DIGITS, 4)}, {})
             await server.until(lambda: bool(server.ended), "it was tried")
             sentence = server.ended[0].outcome.sentence
             assert "behind a load of version 3 that does not end" in sentence
@@ -97,7 +96,7 @@ async def test_a_load_that_hangs_is_named_and_no_other_version_is_blamed_for_it(
 async def test_a_standby_whose_process_died_is_named_and_what_answers_is_not_blamed(s3: S3Server) -> None:
     async with running_workers(s3, {"digits": DIGITS}) as (server,):
         await server.start_with("digits", 2, 3)
-        server.worker.want({"digits": Want(Target(3, (2,)))}, {})
+        server.worker.want({"digits": order(DIGITS, 3, 2)}, {})
 
         async def kill_standby() -> Finished:
             await server.signal_stub("digits", 2, signal.SIGKILL)
@@ -121,8 +120,8 @@ async def test_memory_counts_what_was_loaded_since_it_was_measured_and_only_whil
     s3: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The agent measures every two seconds: what it said last is from before the first load."""
-    wanted = {name: Want(Target(1), {1: 60 * MB}) for name in ("alpha", "beta")}
-    models = {name: {1: 1} for name in wanted}
+    models = {name: {1: 1} for name in ("alpha", "beta")}
+    wanted = {name: order(versions, 1, memory_bytes=60 * MB) for name, versions in models.items()}
     async with running_workers(s3, models, memory_limit_bytes=100 * MB) as (server,):
         server.worker.want(wanted, {})
         await server.until(lambda: len(server.ended) == 2, "both were tried")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rung.adapters.triton import TritonClient
-from rung.control.observation import Finished
+from rung.control.observation import Finished, Want
 from rung.control.servers import ServerWorker
 from rung.control.turns import LoadTurns
 from rung.control.view import ServerPod
+from rung.core.plan import Target
 from servers.agents import agent_settings, running_agent, until
 from servers.models import config_text, version_model
 from servers.s3 import S3Server
@@ -75,6 +77,17 @@ class Server:
         return pid
 
 
+def sha256_of(versions: Mapping[int, int]) -> dict[int, str]:
+    """Return what is registered of versions (number to layers), as `running_workers` publishes them."""
+    return {n: hashlib.sha256(version_model(n, layers=layers)).hexdigest() for n, layers in versions.items()}
+
+
+def order(versions: Mapping[int, int], active: int, *standby: int, memory_bytes: int | None = None) -> Want:
+    """Return what is wanted of a model with these versions; each takes `memory_bytes`."""
+    memory = {} if memory_bytes is None else dict.fromkeys(versions, memory_bytes)
+    return Want(Target(active, standby), sha256_of(versions), memory)
+
+
 @dataclass
 class Clock:
     """The time of day, which a test may put on."""
@@ -109,7 +122,8 @@ async def running_workers(
         for server in made:
             await server.until(
                 lambda server=server: all(  # type: ignore[misc]
-                    server.worker.observation.files(model) == versions.keys() for model, versions in models.items()
+                    server.worker.observation.files(model, sha256_of(versions)) == versions.keys()
+                    for model, versions in models.items()
                 ),
                 "every version is mirrored and seen",
             )

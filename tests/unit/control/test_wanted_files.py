@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -11,6 +10,7 @@ import pytest
 from rung.adapters.agent import Inventory
 from rung.control.observation import Want
 from rung.control.servers import ServerWorker
+from rung.control.turns import LoadTurns
 from rung.control.view import ServerPod
 from rung.core.plan import Target
 
@@ -20,7 +20,7 @@ POD = ServerPod("n", "s1", "u1", None, "127.0.0.1", {}, ready=True, terminating=
 
 @pytest.fixture
 async def worker() -> AsyncIterator[ServerWorker]:
-    made = ServerWorker(POD, cold_gate=lambda _: asyncio.Semaphore(), load_deadline_seconds=30)
+    made = ServerWorker(POD, turns=LoadTurns(), load_deadline_seconds=30)
     yield made
     await made.stop()
 
