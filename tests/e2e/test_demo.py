@@ -78,7 +78,7 @@ def test_a_trace_climbs_and_versions_step_down_and_up(home: Namespace, ladders: 
     assert run.requests > 1000
     assert run.failed == 0
     assert min(run.steps_down, run.steps_up) >= 1
-    assert run.swaps["warm"] >= 1
+    assert sum(run.swaps.values()) >= 2
     page = (out / "report.html").read_text()
     assert "climb.txt" in page
     assert "steps down" in page, "the reasons are in the report"
