@@ -149,7 +149,8 @@ class _Line:
     def __init__(self, url: str, deadline_seconds: float, max_bytes: int, verify: bool | str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"the address of Prometheus must start with http:// or https:// and name a host: {url}")
+            # Not repeated here: it may hold a password.
+            raise ValueError("the address of Prometheus must start with http:// or https:// and name a host")
         self.shown = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
         self.busy = False
         self._deadline_seconds = deadline_seconds

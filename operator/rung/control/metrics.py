@@ -63,7 +63,10 @@ class Metrics:
             "rung_decisions", "Decisions that changed something", ["pool", "task", "code"], registry=registry
         )
         self.last_pass = Gauge(
-            "rung_last_pass_timestamp_seconds", "When the last pass ended", ["pool"], registry=registry
+            "rung_last_pass_timestamp_seconds", "When the last pass that worked ended", ["pool"], registry=registry
+        )
+        self.passes_failed = Counter(
+            "rung_passes_failed", "Passes that ended in a fault of the operator", ["pool"], registry=registry
         )
         self.invalid_objects = Counter(
             "rung_invalid_objects", "Times an object could not be read", ["kind"], registry=registry

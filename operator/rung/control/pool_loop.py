@@ -82,7 +82,10 @@ class PoolLoop:
         self._reporter = Reporter(self.label, publisher, metrics)
 
     async def run(self) -> None:
-        """Make a pass each interval until cancelled; a pass that fails is logged, and the next one is made."""
+        """Make a pass each interval until cancelled; a pass that fails is logged, and the next one is made.
+
+        It counts as a sign of life all the same: to start the operator again would mend nothing, and harm every pool.
+        """
         try:
             while True:
                 started = time.monotonic()
@@ -92,12 +95,11 @@ class PoolLoop:
                         await self.run_once(pool)
                     except Exception:
                         logger.exception("A pass over pool %s failed; what serves goes on serving", self.label)
+                        self._metrics.passes_failed.labels(self.label).inc()
                     else:
-                        self.last_pass_monotonic = time.monotonic()
                         self._metrics.last_pass.labels(self.label).set(self._wall_clock())
                         self._metrics.loop_duration.labels(self.label).observe(time.monotonic() - started)
-                else:
-                    self.last_pass_monotonic = time.monotonic()
+                self.last_pass_monotonic = time.monotonic()
                 self.interval_seconds = pool.spec.interval.seconds if pool else 1.0
                 await asyncio.sleep(max(0.05, self.interval_seconds - (time.monotonic() - started)))
         finally:
@@ -193,8 +195,13 @@ class PoolLoop:
         if self._reader is None or self._reader_settings != settings:
             if self._reader is not None:
                 await self._reader.close()
+                self._reader = None
             url, source, history = settings
-            self._reader = Prometheus(url, cpu_source=CpuSource(source.value), range_seconds=history)
+            try:
+                self._reader = Prometheus(url, cpu_source=CpuSource(source.value), range_seconds=history)
+            except ValueError as error:
+                # The schema's pattern does not find every address that makes no sense.
+                return Signals(problem=f"spec.metrics.prometheusUrl can't be used, mend it: {error}")
             self._reader_settings = settings
         if not self.workers:
             return NO_SIGNALS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import isfinite
 
 from rung.api import (
     Condition,
@@ -287,5 +288,5 @@ def _frontier(seen: Pass, state: TaskState, servers: tuple[ServerState, ...]) ->
         best_accuracy=best.accuracy,
         cheapest_version=cheapest.number,
         cheapest_accuracy=cheapest.accuracy,
-        throughput_ratio=round(ratio, 2) if ratio else None,
+        throughput_ratio=round(ratio, 2) if ratio and isfinite(ratio) else None,
     )

@@ -109,7 +109,7 @@ def _server(entry: object, now_seconds: float) -> ServerMemory | None:
     wanted = entry.get("wanted", {}) if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(wanted, Mapping):
         return None
-    if not all(isinstance(task, str) and _is_number(n) and n == int(n) for task, n in wanted.items()):
+    if not all(isinstance(task, str) and _is_number(n) and n == int(n) >= 1 for task, n in wanted.items()):
         return None
     names: list[frozenset[str]] = []
     for key in ("answered", "missing"):

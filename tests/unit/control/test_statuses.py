@@ -10,6 +10,7 @@ import pytest
 from rung.adapters.agent import Inventory
 from rung.adapters.kubernetes import Cluster
 from rung.api import Condition, InferenceTask, ModelVersion, ServingPool, parse_pool, parse_task, parse_version
+from rung.api.version import Lineage
 from rung.control.metrics import Metrics
 from rung.control.observation import REVIVE, STANDBY, Finished
 from rung.control.observe import Signals, build_snapshot, core_version, registered_sha256
@@ -23,6 +24,7 @@ from rung.control.turns import LoadTurns
 from rung.control.version_statuses import version_status
 from rung.control.view import ClusterView, ServerPod
 from rung.core.decide import Settings, decide
+from rung.core.frontier import Metric
 from rung.core.policies.static import Static
 from rung.core.snapshot import Sample
 
@@ -195,6 +197,18 @@ async def test_no_versions_and_profiles_for_slower_answers_are_told(site: Site) 
     said = _condition(status.conditions, "VersionsAvailable")
     assert said[:2] == ("True", "ProfiledForLongerLatency")
     assert "within 0.4 s and not 0.1 s" in said[2]
+
+
+async def test_throughputs_that_no_number_can_compare_have_no_ratio(site: Site) -> None:
+    # By floating-point operations both are on the ladder.
+    extremes = tuple(
+        each.model_copy(update={"spec": each.spec.model_copy(update={"lineage": Lineage(flops=each.spec.version)})})
+        for each in (_version(1, 1e308, 0.9), _version(2, 1e-300, 0.95))
+    )
+    seen = replace(site.look(versions=extremes), metric=Metric.FLOPS)
+    frontier = task_status(seen, site.task, site.task.status, None).frontier
+    assert frontier is not None
+    assert (frontier.count, frontier.throughput_ratio) == (2, None)
 
 
 async def test_a_condition_keeps_its_time_while_it_holds(site: Site) -> None:

@@ -377,6 +377,8 @@ class TestMemory:
             {"format": 1, "servers": {"edge-a": {"wanted": {"digits": "high"}}}},
             {"format": 1, "servers": {"edge-a": {"wanted": {"digits": nan}}}},
             {"format": 1, "servers": {"edge-a": {"wanted": {"digits": 10**400}}}},
+            {"format": 1, "servers": {"edge-a": {"wanted": {"digits": 0}}}},
+            {"format": 1, "servers": {"edge-a": {"wanted": {"digits": -1}}}},
             {"format": 1, "servers": {"edge-a": {"answered": [3]}}},
             {"format": 1, "servers": {"edge-a": {"disturbedSeconds": "soon"}}},
         ],
