@@ -99,11 +99,7 @@ def build_registry() -> kopf.OperatorRegistry:
     # Events are handled only once every index is filled, so a loop never starts on half of what there is.
     @kopf.on.event(GROUP, "servingpools", registry=registry)
     async def pool_seen(*, event: Any, namespace: str | None, name: str, memo: Any, **_: Any) -> None:
-        supervisor: Supervisor = memo.supervisor
-        if event["type"] == "DELETED":
-            await supervisor.end((namespace or "", name))
-        else:
-            supervisor.ensure((namespace or "", name))
+        await memo.supervisor.pool_seen((namespace or "", name), event["type"])
 
     @kopf.on.startup(registry=registry)
     async def begin(memo: Any, **indices: Any) -> None:

@@ -31,6 +31,8 @@ from rung.api.parse import KINDS, parse
 DEADLINE_SECONDS = 5.0
 _CONFIG_DEADLINE_SECONDS = 30.0  # a kubeconfig may name a program that fetches a token
 _UPDATE_ATTEMPTS = 5
+_PAGE = 500
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
 _PLURALS = {model.NAMES.kind: model.NAMES.plural for model in KINDS}
 _EVENTS = ("events.k8s.io", "v1")
 
@@ -110,6 +112,39 @@ class Cluster:
     async def list_pools(self, namespace: str | None = None) -> Listing[ServingPool]:
         """Return the pools of a namespace, or of all. Raises KubernetesError."""
         return await self._list(ServingPool, namespace)
+
+    async def list_uids(self, plural: str, namespace: str = "") -> frozenset[str]:
+        """Return the uids of all objects of a kind, Rung's or Kubernetes' own, that there are at this moment.
+
+        In one namespace, or in all. Raises KubernetesError.
+        """
+        root = f"/apis/{GROUP}/{VERSION}" if plural in _PLURALS.values() else "/api/v1"
+        path = f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+        uids: set[str] = set()
+        token = ""
+        while True:
+            answer = await self._call(f"listing {plural}", self._get(path, {"limit": _PAGE, "continue": token}))
+            try:
+                uids.update(item["metadata"]["uid"] for item in answer.get("items") or ())
+                token = (answer.get("metadata") or {}).get("continue") or ""
+            except (KeyError, TypeError, AttributeError) as error:
+                raise Unavailable(f"listing {plural}: the answer is no list of objects ({error!s:.100})") from None
+            if not token:
+                return frozenset(uids)
+
+    async def _get(self, path: str, query: Mapping[str, object]) -> object:
+        """Get what the client has no function for: the names and uids of objects without their contents."""
+        client = self._api.api_client
+        request = await client.param_serialize(
+            method="GET",
+            resource_path=path,
+            query_params=[(name, value) for name, value in query.items() if value],
+            header_params={"Accept": _METADATA_ONLY},
+            auth_settings=["BearerToken"],
+        )
+        response = await client.call_api(*request)
+        await response.read()
+        return client.response_deserialize(response, {"200": "object"}).data
 
     async def read_task(self, namespace: str, name: str) -> InferenceTask:
         """Return one task. Raises NotFound and other KubernetesError, InvalidObject when it can't be read."""

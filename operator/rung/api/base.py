@@ -171,6 +171,11 @@ class Resource(Model):
         """Namespace of the object."""
         return self.metadata.namespace
 
+    @property
+    def uid(self) -> str | None:
+        """Uid of the object: one that is made again under its name has another."""
+        return self.metadata.uid
+
     def to_manifest(self, *, with_status: bool = False) -> dict[str, Any]:
         """Return the object as `kubectl apply` takes it."""
         manifest: dict[str, Any] = {"apiVersion": API_VERSION, "kind": self.NAMES.kind}

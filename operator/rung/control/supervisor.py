@@ -13,6 +13,7 @@ from rung.api import InvalidObject
 from rung.control.metrics import Metrics
 from rung.control.pool_loop import PoolLoop
 from rung.control.publish import Note, ObjectKey, Publisher
+from rung.control.sweep import sweep
 from rung.control.view import ClusterView, Namespaced
 
 logger = logging.getLogger(__name__)
@@ -20,6 +21,7 @@ logger = logging.getLogger(__name__)
 LONGEST_SILENCE_SECONDS = 30.0
 """Beyond the pool's interval: a loop that is silent for longer hangs."""
 FLUSH_SECONDS = 3.0
+SWEEP_EVERY_SECONDS = 60.0
 REFUSALS_KEPT = 1000
 
 
@@ -30,13 +32,29 @@ class Supervisor:
         self.view = view
         self.metrics = metrics
         self.publisher = Publisher(cluster, metrics)
+        self._cluster = cluster
         self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._listed = asyncio.Event()
         self._refused: dict[tuple[str, str, str], str] = {}
 
     def start(self) -> None:
-        """Begin to write statuses. Call inside the running event loop."""
-        self._writer = asyncio.create_task(self.publisher.run(), name="statuses")
+        """Begin to write statuses and to look for objects that are gone. Call inside the running event loop."""
+        self._background = [
+            asyncio.create_task(self.publisher.run(), name="statuses"),
+            asyncio.create_task(self._sweep(), name="sweep"),
+        ]
+
+    async def pool_seen(self, key: Namespaced, event: str | None) -> None:
+        """Take note of a watch event about a pool, after the index did; without a type, it is from a list."""
+        if event is None:
+            # Lists come at the start and after a watch that was lost: time to look for what is gone.
+            self._listed.set()
+        if event == "DELETED":
+            await self.end(key)
+        # A new pool of the name may have been seen before the end of the old one.
+        if event != "DELETED" or self.view.pool(key) is not None:
+            self.ensure(key)
 
     def ensure(self, key: Namespaced) -> None:
         """Have a loop for this pool."""
@@ -49,8 +67,20 @@ class Supervisor:
         found = self._loops.pop(key, None)
         if found is not None:
             found[1].cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await found[1]
+            await asyncio.gather(found[1], return_exceptions=True)
+
+    async def _sweep(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SWEEP_EVERY_SECONDS):
+                    await self._listed.wait()
+            self._listed.clear()
+            try:
+                await sweep(self.view, self._cluster)
+                for key in [key for key in self._loops if self.view.pool(key) is None]:
+                    await self.end(key)
+            except Exception:
+                logger.exception("Looking for objects that are gone failed; it goes on")
 
     def refuse(self, error: InvalidObject) -> None:
         """Tell the owner of an object that can't be read, once for each fault: the others go on."""
@@ -70,10 +100,10 @@ class Supervisor:
     async def stop(self) -> None:
         """End every loop and write what waits."""
         await asyncio.gather(*(self.end(key) for key in list(self._loops)))
-        if self._writer is not None:
-            self._writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._writer
+        if self._background:
+            for task in self._background:
+                task.cancel()
+            await asyncio.gather(*self._background, return_exceptions=True)
             await self.publisher.flush(FLUSH_SECONDS)
 
     def silent(self, clock: Callable[[], float] = time.monotonic) -> dict[str, float]:

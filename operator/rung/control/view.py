@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from rung.api import Cpu, InferenceTask, Memory, ModelVersion, ServingPool
 
@@ -54,6 +54,7 @@ class NodeFacts:
     """What a server inherits from the node it runs on."""
 
     name: str
+    uid: str
     labels: Mapping[str, str]
     allocatable_cores: float | None
 
@@ -115,6 +116,7 @@ def read_node(raw: Mapping[str, Any]) -> NodeFacts:
     metadata, status = raw.get("metadata") or {}, raw.get("status") or {}
     return NodeFacts(
         name=metadata.get("name", ""),
+        uid=metadata.get("uid", ""),
         labels=dict(metadata.get("labels") or {}),
         allocatable_cores=_cores((status.get("allocatable") or {}).get("cpu")),
     )
@@ -123,6 +125,14 @@ def read_node(raw: Mapping[str, Any]) -> NodeFacts:
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether every label of the selector is there with its value; an empty selector matches everything."""
     return all(labels.get(key) == value for key, value in selector.items())
+
+
+class _HasUid(Protocol):
+    @property
+    def uid(self) -> str | None: ...
+
+
+_Seen = TypeVar("_Seen", bound=_HasUid)
 
 
 @dataclass(frozen=True)
@@ -139,29 +149,46 @@ class ClusterView:
     """By namespace."""
     nodes: Mapping[str, Iterable[NodeFacts]] = field(default_factory=dict)
     """By name."""
+    gone: set[str | None] = field(default_factory=set)
+    """Uids of objects that ended while nobody could tell the index: they are not seen any more."""
+
+    def uids(self) -> dict[tuple[str, str], frozenset[str]]:
+        """Return the uids of what is indexed, by kind (in the plural) and namespace (empty for nodes)."""
+        found: dict[tuple[str, str], set[str]] = {}
+        named = {"servingpools": self.pools, "inferencetasks": self.tasks, "modelversions": self.versions}
+        for kind, index in named.items():
+            for (namespace, _), objects in index.items():
+                found.setdefault((kind, namespace), set()).update(each.uid for each in objects if each.uid)
+        for namespace, pods in self.pods.items():
+            found[("pods", namespace)] = {pod.uid for pod in pods if pod.uid}
+        found[("nodes", "")] = {node.uid for nodes in self.nodes.values() for node in nodes if node.uid}
+        return {place: frozenset(uids) for place, uids in found.items() if uids}
+
+    def _seen(self, objects: Iterable[_Seen]) -> Iterable[_Seen]:
+        return (each for each in objects if each.uid not in self.gone) if self.gone else objects
 
     def pool(self, key: Namespaced) -> ServingPool | None:
         """Return a pool, None when there is none of that name that can be read."""
-        return next(iter(self.pools.get(key, ())), None)
+        return next(iter(self._seen(self.pools.get(key, ()))), None)
 
     def tasks_of(self, pool: ServingPool) -> tuple[InferenceTask, ...]:
         """Return the tasks of a pool, by name."""
-        found = self.tasks.get((pool.namespace, pool.name), ())
+        found = self._seen(self.tasks.get((pool.namespace, pool.name), ()))
         return tuple(sorted(found, key=lambda task: task.name))
 
     def versions_of(self, task: InferenceTask) -> tuple[ModelVersion, ...]:
         """Return the registered versions of a task, by number."""
-        found = self.versions.get((task.namespace, task.name), ())
+        found = self._seen(self.versions.get((task.namespace, task.name), ()))
         return tuple(sorted(found, key=lambda version: version.spec.version))
 
     def servers_of(self, pool: ServingPool) -> Iterator[ServerPod]:
         """Yield the pods of a pool's servers, by name."""
-        for pod in sorted(self.pods.get(pool.namespace, ()), key=lambda pod: pod.name):
+        for pod in sorted(self._seen(self.pods.get(pool.namespace, ())), key=lambda pod: pod.name):
             if matches(pool.spec.server_selector, pod.labels):
                 yield pod
 
     def _node(self, pod: ServerPod) -> NodeFacts | None:
-        return next(iter(self.nodes.get(pod.node or "", ())), None)
+        return next(iter(self._seen(self.nodes.get(pod.node or "", ()))), None)
 
     def hardware_class(self, pod: ServerPod, label: str) -> str:
         """Return a server's hardware class: the label on the pod, else on its node, else `default`."""

@@ -123,6 +123,15 @@ class ApiServer:
         """Kill the API server; etcd and the objects stay. `start` brings it back."""
         self._end("kube-apiserver", signal.SIGKILL)
 
+    def delete_unseen(self, *keys: str) -> None:
+        """Delete objects by their keys in etcd, while the API server is down: no watch will ever tell of it."""
+        assert "kube-apiserver" not in self._processes, "kill it before"
+        for key in keys:
+            body = json.dumps({"key": base64.b64encode(key.encode()).decode()}).encode()
+            url = f"http://127.0.0.1:{self.etcd_port}/v3/kv/deleterange"
+            with urllib.request.urlopen(urllib.request.Request(url, data=body), timeout=10) as answer:
+                assert json.load(answer).get("deleted") == "1", key
+
     def pause(self) -> None:
         """Make the API server hang: connections are accepted and nothing answers, until `resume`."""
         self._processes["kube-apiserver"].send_signal(signal.SIGSTOP)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from rung.api import parse_pool, parse_task, parse_version
@@ -78,7 +79,7 @@ def test_selectors() -> None:
 
 def _view() -> ClusterView:
     def made(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-        return {"metadata": {"namespace": "n", "name": name}, "spec": spec}
+        return {"metadata": {"namespace": "n", "name": name, "uid": f"uid-{name}"}, "spec": spec}
 
     pool = parse_pool(
         made("edge", {"serverSelector": {"rung.dev/pool": "edge"}, "metrics": {"prometheusUrl": "http://p"}})
@@ -101,7 +102,7 @@ def _view() -> ClusterView:
     ]
     other = {**POD, "metadata": {**POD["metadata"], "name": "other", "labels": {}}}
     node = {
-        "metadata": {"name": "pi", "labels": {"rung.dev/hardware-class": "rpi5"}},
+        "metadata": {"name": "pi", "uid": "uid-pi", "labels": {"rung.dev/hardware-class": "rpi5"}},
         "status": {"allocatable": {"cpu": "4"}},
     }
     return ClusterView(
@@ -121,6 +122,29 @@ def test_a_pool_finds_its_tasks_versions_and_servers() -> None:
     assert [version.spec.version for version in view.versions_of(task)] == [1, 2, 3]
     assert [pod.name for pod in view.servers_of(pool)] == ["triton-0"]
     assert view.pool(("n", "other")) is None
+
+
+def test_what_is_gone_is_seen_no_more_and_shadows_nothing() -> None:
+    view = _view()
+    old, new = ({**POD, "metadata": {**POD["metadata"], "uid": uid}} for uid in ("old", "new"))
+    view = replace(view, pods={"n": [read_pod(old), read_pod(new)]})
+    pool = view.pool(("n", "edge"))
+    assert pool is not None
+    (task,) = view.tasks_of(pool)
+    assert view.uids() == {
+        ("servingpools", "n"): {"uid-edge"},
+        ("inferencetasks", "n"): {"uid-digits"},
+        ("modelversions", "n"): {"uid-digits-1", "uid-digits-2", "uid-digits-3"},
+        ("pods", "n"): {"old", "new"},
+        ("nodes", ""): {"uid-pi"},
+    }
+    view.gone.update({"old", "uid-digits-2", "uid-pi"})
+    assert [version.spec.version for version in view.versions_of(task)] == [1, 3]
+    assert [pod.uid for pod in view.servers_of(pool)] == ["new"]
+    assert view.hardware_class(read_pod(POD), "rung.dev/hardware-class") == "default"
+    view.gone.update({"uid-digits", "uid-edge"})
+    assert view.tasks_of(pool) == ()
+    assert view.pool(("n", "edge")) is None
 
 
 def test_capacity_and_class_come_from_the_pod_then_from_its_node() -> None:

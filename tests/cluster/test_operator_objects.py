@@ -1,0 +1,133 @@
+"""Objects that are odd, missing, or gone without a word: each is told to its owner, and the others never suffer."""
+
+from __future__ import annotations
+
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rung.adapters.kubernetes import connect
+from rung.api import ServingPool, parse_pool
+from rung.control.sweep import sweep
+from rung.control.view import ClusterView
+from servers.apiserver import ApiServer
+from servers.site import POOL, Site, running_site
+
+pytestmark = pytest.mark.cluster
+
+SECONDS_TO_NOTICE = 30.0
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer) -> Iterator[Site]:
+    with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
+        running.operator.start()
+        yield running
+
+
+@pytest.fixture
+def site(shared_site: Site) -> Site:
+    """The shared site, without any object of an earlier test."""
+    shared_site.clear()
+    return shared_site
+
+
+def _serve(site: Site, task: str, numbers: tuple[int, ...]) -> None:
+    for number in numbers:
+        site.publish(task, number, layers=number)
+    site.make_pool()
+    site.make_task(task)
+    site.wait_active(task, max(numbers))
+
+
+def _make_pool(site: Site, name: str, **spec: Any) -> None:
+    body = {"serverSelector": {"app": name}, "metrics": {"prometheusUrl": "http://127.0.0.1:9"}, **spec}
+    site.apply({"kind": "ServingPool", "metadata": {"name": name}, "spec": body})
+
+
+def _make_dead_pod(site: Site, name: str) -> None:
+    """Make a pod of the pool whose server never answers."""
+    container = {"name": "triton", "image": "none", "ports": [{"name": "grpc", "containerPort": 9}]}
+    metadata = {"name": name, "namespace": site.namespace, "labels": {"rung.dev/pool": POOL}}
+    pods = f"/api/v1/namespaces/{site.namespace}/pods"
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}}
+    assert site.api.send("POST", pods, pod)[0] == 201
+    pod = site.api.send("GET", f"{pods}/{name}")[1] | {"status": {"podIP": "127.0.0.1", "phase": "Running"}}
+    assert site.api.send("PUT", f"{pods}/{name}/status", pod)[0] == 200
+
+
+def _servers(site: Site) -> list[str]:
+    return [server["name"] for server in site.status("spool", POOL).get("servers", [])]
+
+
+def _metrics(site: Site) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.operator_port}/metrics", timeout=5) as answer:
+        page: str = answer.read().decode()
+    return page
+
+
+def _has_loop(site: Site, pool: str) -> bool:
+    return f'rung_last_pass_timestamp_seconds{{pool="{site.namespace}/{pool}"}}' in _metrics(site)
+
+
+def test_what_ended_while_no_watch_could_tell_is_seen_no_more(site: Site) -> None:
+    _serve(site, "vanishing", (1, 2, 3))
+    _make_pool(site, "brief")
+    _make_pool(site, "again")
+    site.wait(lambda: _has_loop(site, "brief") and _has_loop(site, "again"), "their loops")
+    _make_dead_pod(site, "triton-1")
+    site.wait(lambda: _servers(site) == ["triton-0", "triton-1"], "both servers")
+
+    site.api.kill()
+    kinds = f"/registry/rung.dev/{{}}/{site.namespace}/{{}}"
+    site.api.delete_unseen(
+        kinds.format("modelversions", "vanishing-3"),
+        kinds.format("servingpools", "brief"),
+        kinds.format("servingpools", "again"),
+        f"/registry/pods/{site.namespace}/triton-1",
+    )
+    site.api.start()
+    _make_pool(site, "again", mode="Recommend")
+
+    took = site.wait_active("vanishing", 2)
+    site.wait(lambda: _servers(site) == ["triton-0"], "the pod is gone", SECONDS_TO_NOTICE)
+    site.wait(lambda: not _has_loop(site, "brief"), "the loop of the pool that is gone has ended", SECONDS_TO_NOTICE)
+    site.wait(lambda: bool(site.status("spool", "again")), "the new pool of that name is followed", SECONDS_TO_NOTICE)
+    print(f"seen {took:.1f} s after the API server was back")
+
+
+def _created_pool(api_server: ApiServer, namespace: str, name: str) -> ServingPool:
+    spec = {"serverSelector": {"a": "b"}, "metrics": {"prometheusUrl": "http://p"}}
+    body = {"apiVersion": "rung.dev/v1alpha1", "kind": "ServingPool", "metadata": {"name": name}, "spec": spec}
+    status, answer = api_server.send("POST", f"/apis/rung.dev/v1alpha1/namespaces/{namespace}/servingpools", body)
+    assert status == 201, answer
+    return parse_pool(answer)
+
+
+async def test_an_api_server_that_hangs_hides_nothing(api_server: ApiServer, namespace: str) -> None:
+    there = _created_pool(api_server, namespace, "edge")
+    ended = there.model_copy(update={"metadata": there.metadata.model_copy(update={"uid": "of-one-that-ended"})})
+    view = ClusterView(pools={(namespace, "edge"): [ended, there]})
+    async with connect(api_server.kubeconfig, deadline_seconds=1.0) as cluster:
+        api_server.pause()
+        try:
+            await sweep(view, cluster)
+        finally:
+            api_server.resume()
+        assert view.pool((namespace, "edge")) is ended
+        await sweep(view, cluster)
+        assert view.pool((namespace, "edge")) is there
+
+
+async def test_uids_are_listed_page_by_page(
+    api_server: ApiServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {_created_pool(api_server, namespace, f"p{number}").uid for number in range(5)}
+    monkeypatch.setattr("rung.adapters.kubernetes._PAGE", 2)
+    async with connect(api_server.kubeconfig) as cluster:
+        assert await cluster.list_uids("servingpools", namespace) == made
+        assert await cluster.list_uids("servingpools") >= made
+        assert await cluster.list_uids("pods", namespace) == frozenset()
+        assert await cluster.list_uids("nodes") == frozenset()
