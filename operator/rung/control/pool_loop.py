@@ -151,9 +151,10 @@ class PoolLoop:
         for signal, age in signal_ages(snapshot).items():
             self._metrics.signal_age.labels(self.label, signal).set(age)
         self._act(seen, sha256)
-        for name, failures in signals.raw.failure.items():
-            if name in self.workers:
-                self.workers[name].suspect(failing_versions(signals.raw.success.get(name, ()), failures))
+        raw = signals.raw
+        for name, worker in self.workers.items():
+            # Also without signals: what failed when they were last there is not known to fail now.
+            worker.suspect(failing_versions(raw.success.get(name, ()), raw.failure.get(name, ())))
         # An operator that starts says nothing before it has looked at its servers: what the statuses say still holds.
         self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())
         if self._knows_servers:
