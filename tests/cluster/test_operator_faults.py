@@ -10,6 +10,7 @@ import hashlib
 import os
 import signal
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from servers.apiserver import ApiServer
 from servers.models import config_text, version_model
-from servers.site import Site, running_site
+from servers.site import POOL, Site, running_site
 
 pytestmark = pytest.mark.cluster
 
@@ -144,6 +145,13 @@ def test_triton_that_hangs_is_left_alone_and_taken_back(site: Site) -> None:
     print(f"the change was carried out {took:.1f} s after Triton went on")
 
 
+def _signal_age_seconds(site: Site) -> float | None:
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.operator_port}/metrics", timeout=5) as answer:
+        page: str = answer.read().decode()
+    line = f'rung_signal_age_seconds{{pool="{site.namespace}/{POOL}",signal="cpu"}} '
+    return next((float(each.removeprefix(line)) for each in page.splitlines() if each.startswith(line)), None)
+
+
 def test_prometheus_gone_for_half_a_minute(site: Site) -> None:
     _serve(
         site,
@@ -164,6 +172,7 @@ def test_prometheus_gone_for_half_a_minute(site: Site) -> None:
             fell_back = time.monotonic() - began
             assert site.status("itask", "blind")["lastDecision"]["code"] == "Fallback"
             site.wait(lambda: time.monotonic() - began >= 30.0, "it was gone for 30 s")
+            assert (_signal_age_seconds(site) or 0.0) > 15.0, "the alert of docs/operations.md fires"
         finally:
             site.prometheus.start()
         took = site.wait_active("blind", 3, SECONDS_TO_CONVERGE)

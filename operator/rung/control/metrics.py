@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SWAP_BUCKETS = (0.002, 0.003, 0.005, 0.0075, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30)
@@ -22,7 +24,10 @@ class Metrics:
             registry=registry,
         )
         self.signal_age = Gauge(
-            "rung_signal_age_seconds", "Age of the newest sample", ["pool", "signal"], registry=registry
+            "rung_signal_age_seconds",
+            "Age of the newest sample of a signal, at the server where it is oldest",
+            ["pool", "signal"],
+            registry=registry,
         )
         self.swaps = Counter(
             "rung_swaps",
@@ -92,3 +97,12 @@ class Metrics:
         """Remove the gauges of a task that no version answers on a server."""
         for gauge in (self.active_version, self.normalized_accuracy, self.demand):
             gauge.remove_by_labels({"pool": pool, "task": task, "server": server})
+
+
+def set_gauge(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
+    """Set a gauge, or remove it where nothing is known: the last value is not today's."""
+    if value is not None:
+        gauge.labels(*labels).set(value)
+    else:
+        with suppress(KeyError):
+            gauge.remove(*labels)

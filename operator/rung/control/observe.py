@@ -161,20 +161,6 @@ def _available(
     return {task.name: seen.files(task.model, sha256[task.name]) for task in tasks}
 
 
-def signal_ages(snapshot: PoolSnapshot) -> dict[str, float]:
-    """Return the age of the newest sample of each signal, the oldest server counting."""
-    ages: dict[str, float] = {}
-    for server in snapshot.servers:
-        cpu = age_seconds(server.utilization, snapshot.time_seconds)
-        if cpu is not None:
-            ages["cpu"] = max(ages.get("cpu", 0.0), cpu)
-        for samples in server.demand.values():
-            demand = age_seconds(samples, snapshot.time_seconds)
-            if demand is not None:
-                ages["demand"] = max(ages.get("demand", 0.0), demand)
-    return ages
-
-
 def metrics_problem(signals: Signals, snapshot: PoolSnapshot, pool: ServingPool) -> str:
     """Say why there are no fresh signals of some server that is ready; empty when there are."""
     if signals.problem:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.api import ServingPool
-from rung.control.metrics import Metrics
+from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import Want
 from rung.control.observe import (
     NO_SIGNALS,
@@ -21,13 +21,13 @@ from rung.control.observe import (
     metrics_problem,
     read_signals,
     registered_sha256,
-    signal_ages,
     without_rivals,
 )
 from rung.control.policies import build_policy, decide_settings, history_seconds
 from rung.control.publish import Publisher
 from rung.control.report import Reporter
 from rung.control.servers import ServerWorker
+from rung.control.signal_ages import SIGNALS, SignalAges
 from rung.control.standby import within_budget
 from rung.control.statuses import Pass
 from rung.control.trust import Doubt, judge
@@ -77,6 +77,7 @@ class PoolLoop:
         self._reader_settings: object = None
         self._turns = LoadTurns()
         self._core_versions = CoreVersions()
+        self._ages = SignalAges()
         self._doubts: dict[str, Doubt] = {}
         self._knows_servers = False
         self._reporter = Reporter(self.label, publisher, metrics)
@@ -148,8 +149,9 @@ class PoolLoop:
             needs_signals=policy.needs_signals,
             rivals=rivals,
         )
-        for signal, age in signal_ages(snapshot).items():
-            self._metrics.signal_age.labels(self.label, signal).set(age)
+        self._ages.follow(snapshot)
+        for signal in SIGNALS:
+            set_gauge(self._metrics.signal_age, (self.label, signal), self._ages.oldest(signal))
         self._act(seen, sha256)
         raw = signals.raw
         for name, worker in self.workers.items():

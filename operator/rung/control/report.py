@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from math import isfinite
 from typing import Any
 
-from prometheus_client import Gauge
-
 from rung.api import Decision, InferenceTask
 from rung.api.base import Model, Resource
-from rung.control.metrics import Metrics
+from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import REVIVE, STANDBY, Finished
 from rung.control.pool_statuses import pool_status
 from rung.control.publish import Note, ObjectKey, Publisher
@@ -194,18 +191,18 @@ class Reporter:
                 metrics.forget_server(label, server.name)
                 continue
             plan = plans.get(server.name)
-            _set(metrics.expected_utilization, (label, server.name), plan.expected_utilization if plan else None)
+            set_gauge(metrics.expected_utilization, (label, server.name), plan.expected_utilization if plan else None)
             newest = server.utilization[-1].value if server.utilization and not seen.metrics_problem else None
-            _set(metrics.observed_utilization, (label, server.name), newest)
+            set_gauge(metrics.observed_utilization, (label, server.name), newest)
             for task, number in server.active.items():
                 measured.add((task, server.name))
                 state = seen.states[task]
                 metrics.active_version.labels(label, task, server.name).set(number)
                 version = next((v for v in state.versions if v.number == number), None)
                 value = normalized_accuracy(version, state) if version else None
-                _set(metrics.normalized_accuracy, (label, task, server.name), value)
+                set_gauge(metrics.normalized_accuracy, (label, task, server.name), value)
                 samples = server.demand.get(task)
-                _set(metrics.demand, (label, task, server.name), samples[-1].value if samples else None)
+                set_gauge(metrics.demand, (label, task, server.name), samples[-1].value if samples else None)
         for task, name in self._measured - measured:
             metrics.forget_task(label, task, name)
         self._measured = measured
@@ -225,15 +222,6 @@ class Turn:
         start = self._next % len(names)
         self._next = start + self._share
         return frozenset((*names, *names)[start : start + self._share])
-
-
-def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
-    """Set a gauge, or remove it where nothing is known: the last value is not today's."""
-    if value is not None:
-        gauge.labels(*labels).set(value)
-    else:
-        with suppress(KeyError):
-            gauge.remove(*labels)
 
 
 def _facts(seen: Pass, task: InferenceTask) -> object:
