@@ -101,6 +101,10 @@ def build_registry() -> kopf.OperatorRegistry:
     async def pool_seen(*, event: Any, namespace: str | None, name: str, memo: Any, **_: Any) -> None:
         await memo.supervisor.pool_seen((namespace or "", name), event["type"])
 
+    @kopf.on.event(GROUP, "inferencetasks", registry=registry)
+    async def task_seen(*, event: Any, memo: Any, **_: Any) -> None:
+        memo.supervisor.task_seen(event["type"])
+
     @kopf.on.startup(registry=registry)
     async def begin(memo: Any, **indices: Any) -> None:
         memo.exits = AsyncExitStack()

@@ -98,6 +98,32 @@ def test_what_ended_while_no_watch_could_tell_is_seen_no_more(site: Site) -> Non
     print(f"seen {took:.1f} s after the API server was back")
 
 
+def test_a_task_without_a_pool_is_told_what_to_do_until_there_is_one(site: Site) -> None:
+    site.publish("lost", 1, layers=1)
+    site.make_task("lost")
+
+    def ready() -> dict[str, Any]:
+        return site.condition("itask", "lost", "Ready")
+
+    site.wait(lambda: ready().get("reason") == "NoPool", "it has no pool", SECONDS_TO_NOTICE)
+    assert ready()["status"] == "False"
+    assert "create it, or name another in spec.poolRef.name" in ready()["message"]
+    assert f"no ServingPool {POOL} that can be read" in site.rung("explain", "lost").stdout
+
+    site.make_pool()
+    site.wait_active("lost", 1)
+    assert ready()["status"] == "True"
+    site.api.kubectl("-n", site.namespace, "delete", "spool", POOL)
+    site.wait(lambda: ready()["reason"] == "NoPool", "its pool is gone", SECONDS_TO_NOTICE)
+    assert "activeVersion" not in site.status("itask", "lost")
+
+    _make_pool(site, "other")
+    site.patch("itask", "lost", {"spec": {"poolRef": {"name": "other"}}})
+    site.wait(lambda: ready()["reason"] == "NothingAnswers", "another pool has it", SECONDS_TO_NOTICE)
+    site.patch("itask", "lost", {"spec": {"poolRef": {"name": "nowhere"}}})
+    site.wait(lambda: ready()["reason"] == "NoPool", "the other pool gave it up", SECONDS_TO_NOTICE)
+
+
 def _created_pool(api_server: ApiServer, namespace: str, name: str) -> ServingPool:
     spec = {"serverSelector": {"a": "b"}, "metrics": {"prometheusUrl": "http://p"}}
     body = {"apiVersion": "rung.dev/v1alpha1", "kind": "ServingPool", "metadata": {"name": name}, "spec": spec}

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung.adapters.kubernetes import Cluster, Conflict, KubernetesError, NotFound, Refused
+from rung.api.base import Resource
 from rung.control.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ class ObjectKey:
     namespace: str
     name: str
     uid: str | None = None
+
+
+def key_of(resource: Resource) -> ObjectKey:
+    """Return the key of an object of Rung's."""
+    return ObjectKey(type(resource).__name__, resource.namespace, resource.name, resource.uid)
 
 
 @dataclass(frozen=True, slots=True)

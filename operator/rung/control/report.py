@@ -16,7 +16,7 @@ from rung.api.base import Model, Resource
 from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import REVIVE, STANDBY, Finished
 from rung.control.pool_statuses import pool_status
-from rung.control.publish import Note, ObjectKey, Publisher
+from rung.control.publish import Note, ObjectKey, Publisher, key_of
 from rung.control.statuses import LONGEST_MESSAGE, Pass, rival_status, task_status
 from rung.control.version_statuses import version_status
 from rung.core import memory as memories
@@ -67,10 +67,10 @@ class Reporter:
         self._measure(seen)
 
     def _before(self, resource: Resource) -> Any:
-        return self._built.get(_key(resource), resource.status)
+        return self._built.get(key_of(resource), resource.status)
 
     def _publish(self, resource: Resource, status: Model) -> None:
-        key = _key(resource)
+        key = key_of(resource)
         if self._built.get(key) != status:
             self._built[key] = status
             self._publisher.status(key, status.to_json())
@@ -81,7 +81,7 @@ class Reporter:
         if len(self._built) <= 1 + len(tasks) + sum(map(len, seen.versions.values())):
             return
         versions = (version for found in seen.versions.values() for version in found)
-        for key in self._built.keys() - {_key(each) for each in (seen.pool, *tasks, *versions)}:
+        for key in self._built.keys() - {key_of(each) for each in (seen.pool, *tasks, *versions)}:
             del self._built[key]
             self._publisher.forget(key)
 
@@ -129,7 +129,7 @@ class Reporter:
                 continue
             changed[reason.task] = _decision(seen, reason, before, after)
             self._metrics.decisions.labels(self._label, reason.task, reason.code.value).inc()
-            self._publisher.note(Note(_key(tasks[reason.task]), reason.code.value, reason.sentence))
+            self._publisher.note(Note(key_of(tasks[reason.task]), reason.code.value, reason.sentence))
             logger.info(
                 reason.sentence,
                 extra={"pool": self._label, "task": reason.task, "server": reason.server, "code": reason.code.value,
@@ -158,7 +158,7 @@ class Reporter:
             return
         reason = "SwapFailed" if not outcome.ok else ("Revived" if kind == REVIVE else "Swapped")
         sentence = f"{finished.server}: {outcome.sentence}"
-        self._publisher.note(Note(_key(task), reason, sentence, warning=reason != "Swapped"))
+        self._publisher.note(Note(key_of(task), reason, sentence, warning=reason != "Swapped"))
 
     def _report_health(self, seen: Pass) -> None:
         """Tell the administrators, once, what they should know: metrics, profiles, memory that was dropped."""
@@ -179,7 +179,7 @@ class Reporter:
         self._said = notes
 
     def _tell(self, seen: Pass, reason: str, sentence: str, *, warning: bool = False) -> None:
-        self._publisher.note(Note(_key(seen.pool), reason, sentence, warning=warning))
+        self._publisher.note(Note(key_of(seen.pool), reason, sentence, warning=warning))
         logger.log(logging.WARNING if warning else logging.INFO, sentence, extra={"pool": self._label})
 
     def _measure(self, seen: Pass) -> None:
@@ -269,8 +269,3 @@ def _decision(seen: Pass, reason: Reason, before: int | None, after: int) -> Dec
         to_version=after,
         numbers={name: value for name, value in reason.numbers.items() if isfinite(value)},
     )
-
-
-def _key(resource: Resource) -> ObjectKey:
-    metadata = resource.metadata
-    return ObjectKey(type(resource).__name__, metadata.namespace, metadata.name, metadata.uid)

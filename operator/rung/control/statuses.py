@@ -73,7 +73,7 @@ class Pass:
     @property
     def time(self) -> datetime:
         """When the pass was made."""
-        return datetime.fromtimestamp(self.snapshot.time_seconds, UTC).replace(microsecond=0)
+        return _moment(self.snapshot.time_seconds)
 
     def state(self, task: InferenceTask) -> TaskState:
         """The task as the policy saw it."""
@@ -101,15 +101,25 @@ class Pass:
 
     def condition(self, kind: str, holds: bool | None, reason: str, message: str, generation: int | None) -> Condition:
         """Build a condition of this moment; `holds` None is Unknown."""
-        status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
-        return Condition(
-            type=kind,
-            status=status,
-            reason=reason,
-            message=message[:LONGEST_MESSAGE],
-            last_transition_time=self.time,
-            observed_generation=generation,
-        )
+        return _condition(self.time, kind, holds, reason, message, generation)
+
+
+def _moment(time_seconds: float) -> datetime:
+    return datetime.fromtimestamp(time_seconds, UTC).replace(microsecond=0)
+
+
+def _condition(
+    time: datetime, kind: str, holds: bool | None, reason: str, message: str, generation: int | None
+) -> Condition:
+    status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
+    return Condition(
+        type=kind,
+        status=status,
+        reason=reason,
+        message=message[:LONGEST_MESSAGE],
+        last_transition_time=time,
+        observed_generation=generation,
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- tasks
@@ -154,10 +164,27 @@ def task_status(
 def rival_status(seen: Pass, task: InferenceTask, before: InferenceTaskStatus, served_by: str) -> InferenceTaskStatus:
     """Build the status of a task that is left out: another task of the pool has its model."""
     sentence = f"model {task.model} is looked after for task {served_by} of this pool: give one of them another model"
+    return _left_out(task, before, seen.time, "ModelTaken", sentence)
+
+
+def orphan_status(task: InferenceTask, before: InferenceTaskStatus, time_seconds: float) -> InferenceTaskStatus:
+    """Build the status of a task whose pool is not there (or can't be read): nobody looks after it."""
+    pool = task.spec.pool_ref.name
+    sentence = (
+        f"namespace {task.namespace} has no ServingPool {pool} that can be read: create it, "
+        "or name another in spec.poolRef.name"
+    )
+    return _left_out(task, before, _moment(time_seconds), "NoPool", sentence)
+
+
+def _left_out(
+    task: InferenceTask, before: InferenceTaskStatus, time: datetime, reason: str, sentence: str
+) -> InferenceTaskStatus:
+    """Build the status of a task that nobody looks after: nothing is known of what answers it."""
     generation = task.metadata.generation
     conditions = (
-        seen.condition("Ready", False, "ModelTaken", sentence, generation),
-        seen.condition("Degraded", True, "ModelTaken", sentence, generation),
+        _condition(time, "Ready", False, reason, sentence, generation),
+        _condition(time, "Degraded", True, reason, sentence, generation),
     )
     return InferenceTaskStatus(
         conditions=with_conditions(before.conditions, conditions),

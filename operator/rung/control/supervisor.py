@@ -11,6 +11,7 @@ from collections.abc import Callable
 from rung.adapters.kubernetes import Cluster
 from rung.api import InvalidObject
 from rung.control.metrics import Metrics
+from rung.control.orphans import Orphans
 from rung.control.pool_loop import PoolLoop
 from rung.control.publish import Note, ObjectKey, Publisher
 from rung.control.sweep import sweep
@@ -22,6 +23,7 @@ LONGEST_SILENCE_SECONDS = 30.0
 """Beyond the pool's interval: a loop that is silent for longer hangs."""
 FLUSH_SECONDS = 3.0
 SWEEP_EVERY_SECONDS = 60.0
+ORPHANS_EVERY_SECONDS = 2.0
 REFUSALS_KEPT = 1000
 
 
@@ -36,13 +38,18 @@ class Supervisor:
         self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._listed = asyncio.Event()
+        self._indexed = asyncio.Event()
         self._refused: dict[tuple[str, str, str], str] = {}
 
     def start(self) -> None:
-        """Begin to write statuses and to look for objects that are gone. Call inside the running event loop."""
+        """Begin to write statuses, and to look for objects that are gone and for tasks without a pool.
+
+        Call inside the running event loop.
+        """
         self._background = [
             asyncio.create_task(self.publisher.run(), name="statuses"),
             asyncio.create_task(self._sweep(), name="sweep"),
+            asyncio.create_task(self._look_for_orphans(), name="orphans"),
         ]
 
     async def pool_seen(self, key: Namespaced, event: str | None) -> None:
@@ -55,6 +62,12 @@ class Supervisor:
         # A new pool of the name may have been seen before the end of the old one.
         if event != "DELETED" or self.view.pool(key) is not None:
             self.ensure(key)
+
+    def task_seen(self, event: str | None) -> None:
+        """Take note of a watch event about a task. From the first one on, all that there is was indexed."""
+        self._indexed.set()
+        if event is None:
+            self._listed.set()
 
     def ensure(self, key: Namespaced) -> None:
         """Have a loop for this pool."""
@@ -81,6 +94,16 @@ class Supervisor:
                     await self.end(key)
             except Exception:
                 logger.exception("Looking for objects that are gone failed; it goes on")
+
+    async def _look_for_orphans(self) -> None:
+        await self._indexed.wait()
+        orphans = Orphans(self.view, self.publisher)
+        while True:
+            try:
+                orphans.look(time.time())
+            except Exception:
+                logger.exception("Looking for tasks without a pool failed; it goes on")
+            await asyncio.sleep(ORPHANS_EVERY_SECONDS)
 
     def refuse(self, error: InvalidObject) -> None:
         """Tell the owner of an object that can't be read, once for each fault: the others go on."""

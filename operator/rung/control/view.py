@@ -176,6 +176,12 @@ class ClusterView:
         found = self._seen(self.tasks.get((pool.namespace, pool.name), ()))
         return tuple(sorted(found, key=lambda task: task.name))
 
+    def orphans(self) -> Iterator[InferenceTask]:
+        """Yield the tasks whose pool is not there, or can't be read."""
+        for pool, tasks in self.tasks.items():
+            if self.pool(pool) is None:
+                yield from self._seen(tasks)
+
     def versions_of(self, task: InferenceTask) -> tuple[ModelVersion, ...]:
         """Return the registered versions of a task, by number."""
         found = self._seen(self.versions.get((task.namespace, task.name), ()))
