@@ -22,11 +22,9 @@ from rung.api import GROUP, InvalidObject, parse_pool, parse_task, parse_version
 from rung.control.http import serve_http
 from rung.control.metrics import Metrics
 from rung.control.supervisor import Supervisor
-from rung.control.view import ClusterView, NodeFacts, ServerPod, read_node, read_pod
+from rung.control.view import ClusterView, NodeFacts, ServerPod, may_serve, read_node, read_pod
 
 logger = logging.getLogger(__name__)
-
-POOL_LABEL = "rung.dev/pool"
 
 
 class PatientBackoffs:
@@ -88,7 +86,7 @@ def build_registry() -> kopf.OperatorRegistry:
         task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
         return _parsed((namespace or "", task), lambda: parse_version(_bodies(body)), memo)
 
-    @kopf.index("", "v1", "pods", labels={POOL_LABEL: kopf.PRESENT}, id="pods", registry=registry)
+    @kopf.index("", "v1", "pods", when=lambda *, body, **_: may_serve(body), id="pods", registry=registry)
     def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
         return {namespace or "": read_pod(dict(body))}
 

@@ -98,6 +98,16 @@ def test_what_ended_while_no_watch_could_tell_is_seen_no_more(site: Site) -> Non
     print(f"seen {took:.1f} s after the API server was back")
 
 
+def test_a_server_belongs_to_a_pool_by_any_label(site: Site) -> None:
+    label = ("-n", site.namespace, "label", "pod", "triton-0")
+    site.api.kubectl(*label, "rung.dev/pool-", "app=mine")
+    try:
+        site.make_pool(serverSelector={"app": "mine"})
+        site.wait(lambda: site.status("spool", POOL).get("readyServers") == 1, "its server", SECONDS_TO_NOTICE)
+    finally:
+        site.api.kubectl(*label, f"rung.dev/pool={POOL}", "app-")
+
+
 def test_a_task_without_a_pool_is_told_what_to_do_until_there_is_one(site: Site) -> None:
     site.publish("lost", 1, layers=1)
     site.make_task("lost")

@@ -99,7 +99,8 @@ class ServingPoolSpec(Model):
     """Which servers belong to the pool, and how they are looked after."""
 
     server_selector: Annotated[Labels, Field(min_length=1, max_length=16)]
-    """Labels of the Triton pods that belong to the pool, for example rung.dev/pool: edge."""
+    """Labels of the Triton pods that belong to the pool, for example rung.dev/pool: edge. Of the pods with these
+    labels, those count that carry rung.dev/pool or have a container named triton."""
     hardware_class_label: LabelKey = "rung.dev/hardware-class"
     """The label that names a server's hardware class; looked up on the pod, then on its node, else `default`."""
     policy: PolicySpec = PolicySpec()

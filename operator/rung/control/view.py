@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from rung.api import Cpu, InferenceTask, Memory, ModelVersion, ServingPool
 
+POOL_LABEL = "rung.dev/pool"
 TRITON_CONTAINER = "triton"
 DEFAULT_GRPC_PORT = 8001
 DEFAULT_AGENT_PORT = 8090
@@ -83,6 +84,16 @@ def _port(containers: Iterable[Mapping[str, Any]], name: str, default: int) -> i
             if port.get("name") == name:
                 return int(port["containerPort"])
     return default
+
+
+def may_serve(raw: Mapping[str, Any]) -> bool:
+    """Whether a pod may be a server of some pool: it has the chart's label, or a container named triton.
+
+    Of the other pods, which may be many, nothing is kept.
+    """
+    labels = (raw.get("metadata") or {}).get("labels") or {}
+    containers = (raw.get("spec") or {}).get("containers") or []
+    return POOL_LABEL in labels or any(container.get("name") == TRITON_CONTAINER for container in containers)
 
 
 def read_pod(raw: Mapping[str, Any]) -> ServerPod:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from rung.api import parse_pool, parse_task, parse_version
-from rung.control.view import ClusterView, ServerPod, matches, read_node, read_pod
+from rung.control.view import ClusterView, ServerPod, matches, may_serve, read_node, read_pod
 
 POD: dict[str, Any] = {
     "metadata": {"namespace": "n", "name": "triton-0", "uid": "u", "labels": {"rung.dev/pool": "edge"}},
@@ -68,6 +68,15 @@ def test_an_address_of_version_6_is_bracketed() -> None:
 def test_a_pod_that_goes_says_so() -> None:
     metadata = {**POD["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
     assert read_pod({**POD, "metadata": metadata}).terminating
+
+
+def test_a_pod_may_serve_by_its_label_or_by_its_container() -> None:
+    spec = POD["spec"]
+    assert may_serve({"metadata": {"labels": {"app": "mine"}}, "spec": spec})
+    assert may_serve({"metadata": {"labels": {"rung.dev/pool": "edge"}}, "spec": {"containers": [{"name": "other"}]}})
+    assert not may_serve({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "web"}]}})
+    assert not may_serve({"metadata": {"labels": None}, "spec": None})
+    assert not may_serve({})
 
 
 def test_selectors() -> None:
