@@ -133,8 +133,7 @@ class PoolLoop:
             self._memory = pool.status.policy_memory or {}
         policy = build_policy(pool.spec.policy)
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
-        plans = {each.server: each for each in plan.servers}
-        self._doubts = judge(self._doubts, snapshot.servers, plans, now_seconds)
+        self._doubts = judge(self._doubts, snapshot.servers, plan, now_seconds)
         seen = Pass(
             pool=pool,
             tasks=tasks,

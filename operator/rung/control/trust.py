@@ -1,7 +1,8 @@
 """Whether the profiles of a server can be trusted: the policy's word of one second, made steady. Pure.
 
 A policy judges the profiles only now and then, and on a server that idles the CPU of Triton itself passes any
-prediction. So doubt counts only while the server works, only when it lasts, and it goes only when it stays away.
+prediction. So doubt counts only while the server works, only when it lasts or a step up was taken in spite of it (that
+ends it, so it never lasts), and it goes only when it stays away.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from rung.core.plan import ServerPlan
+from rung.core.plan import Code, Plan
 from rung.core.signals import recent_values
 from rung.core.snapshot import ServerState
 
@@ -32,17 +33,20 @@ class Doubt:
 
 
 def judge(
-    before: Mapping[str, Doubt], servers: Iterable[ServerState], plans: Mapping[str, ServerPlan], now_seconds: float
+    before: Mapping[str, Doubt], servers: Iterable[ServerState], plan: Plan, now_seconds: float
 ) -> dict[str, Doubt]:
     """Return the doubts of this moment; those with `told` are to be told."""
     doubts: dict[str, Doubt] = {}
+    doubted = {each.server for each in plan.servers if not each.profile_trusted}
+    stepped_up = {reason.server for reason in plan.reasons if reason.code is Code.STEP_UP}
     for server in servers:
-        plan, doubt = plans.get(server.name), before.get(server.name)
+        doubt = before.get(server.name)
         values = recent_values(server.utilization, now_seconds, WINDOW_SECONDS)
         works = bool(values) and sum(values) / len(values) >= LEAST_UTILIZATION
-        if plan is not None and not plan.profile_trusted and works:
+        if server.name in doubted and works:
             doubt = replace(doubt, last_seconds=now_seconds) if doubt else Doubt(now_seconds, now_seconds)
-            told = doubt.told or now_seconds - doubt.since_seconds >= DOUBTED_AFTER_SECONDS
+            lasts = now_seconds - doubt.since_seconds >= DOUBTED_AFTER_SECONDS
+            told = doubt.told or lasts or server.name in stepped_up
             doubts[server.name] = replace(doubt, told=told)
         elif doubt is not None and now_seconds - doubt.last_seconds < (
             TRUSTED_AFTER_SECONDS if doubt.told else FORGOTTEN_AFTER_SECONDS
