@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 
+import aiohttp
 import pytest
 
 from rung.adapters.triton import (
@@ -50,6 +51,16 @@ async def test_the_life_of_a_model_through_the_adapter(triton: TritonServer) -> 
             await asyncio.sleep(0.05)
         with pytest.raises(Refused, match="unknown model"):
             await client.answering_version(MODEL, 5, config_text=text)
+
+
+async def test_requests_are_counted_from_the_moment_a_version_is_loaded(triton: TritonServer) -> None:
+    text = write_task(triton.repository, MODEL, {1: 1})
+    async with TritonClient(triton.address) as client:
+        await client.load(MODEL, frozenset({1}), text, 30)
+        async with aiohttp.ClientSession() as session, session.get(triton.metrics_url) as answer:
+            page = await answer.text()
+    # Nobody asked yet. That there are no counters at all is how the operator knows that nobody scrapes them.
+    assert f'nv_inference_request_success{{model="{MODEL}",version="1"}} 0' in page.splitlines()
 
 
 async def test_the_server_stays_ready_while_a_version_loads_and_unloads(triton: TritonServer) -> None:

@@ -11,7 +11,7 @@ from rung.api.task import DemandSource
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
 from rung.control.view import ClusterView, ServerPod, matches
-from rung.core.signals import RawSeries, age_seconds, demand_samples, utilization_samples
+from rung.core.signals import LONGEST_GAP_SECONDS, RawSeries, age_seconds, demand_samples, utilization_samples
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
 
 
@@ -178,6 +178,31 @@ def metrics_problem(signals: Signals, snapshot: PoolSnapshot, pool: ServingPool)
             f"(spec.metrics.maxAge: {metrics.max_age.seconds:g} s)"
         )
     return ""
+
+
+def demand_problem(
+    signals: Signals, snapshot: PoolSnapshot, pool: ServingPool, ages_seconds: Mapping[str, float]
+) -> str:
+    """Say of which ready servers nobody counts the requests, though their demand is to be observed; else empty.
+
+    `ages_seconds` is the age of the demand by server. Triton has counters of a version as soon as it is loaded, so they
+    are missed once a scrape must have found them.
+    """
+    observed = {task.name for task in snapshot.tasks if task.declared_demand_rps is None}
+    uncounted = [
+        server.name
+        for server in snapshot.servers
+        if server.ready
+        and observed & server.loaded.keys()
+        and not signals.raw.success.get(server.name)
+        and ages_seconds.get(server.name, 0.0) > LONGEST_GAP_SECONDS
+    ]
+    if not uncounted:
+        return ""
+    return (
+        f"Prometheus at {pool.spec.metrics.prometheus_url} has no request counters of {', '.join(uncounted)}, so no "
+        "version steps up there: let it scrape the port `metrics` of the container triton too"
+    )
 
 
 def failing_versions(success: Iterable[RawSeries], failure: Iterable[RawSeries]) -> dict[str, frozenset[int]]:

@@ -17,6 +17,7 @@ from rung.control.observe import (
     CoreVersions,
     Signals,
     build_snapshot,
+    demand_problem,
     failing_versions,
     metrics_problem,
     read_signals,
@@ -134,6 +135,11 @@ class PoolLoop:
         policy = build_policy(pool.spec.policy)
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
         self._doubts = judge(self._doubts, snapshot.servers, plan, now_seconds)
+        self._ages.follow(snapshot)
+        for signal in SIGNALS:
+            set_gauge(self._metrics.signal_age, (self.label, signal), self._ages.oldest(signal))
+        cpu_problem = metrics_problem(signals, snapshot, pool)
+        looks_at_demand = policy.needs_signals and not cpu_problem
         seen = Pass(
             pool=pool,
             tasks=tasks,
@@ -143,14 +149,14 @@ class PoolLoop:
             memory=self._memory,
             workers=dict(self.workers),
             metric=policy.metric,
-            metrics_problem=metrics_problem(signals, snapshot, pool),
+            metrics_problem=cpu_problem,
+            demand_problem=demand_problem(signals, snapshot, pool, self._ages.by_server("demand"))
+            if looks_at_demand
+            else "",
             doubted=frozenset(server for server, doubt in self._doubts.items() if doubt.told),
             needs_signals=policy.needs_signals,
             rivals=rivals,
         )
-        self._ages.follow(snapshot)
-        for signal in SIGNALS:
-            set_gauge(self._metrics.signal_age, (self.label, signal), self._ages.oldest(signal))
         self._act(seen, sha256)
         raw = signals.raw
         for name, worker in self.workers.items():

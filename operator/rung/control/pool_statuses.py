@@ -62,6 +62,7 @@ def _pool_conditions(
     ready = sum(server.ready for server in seen.snapshot.servers)
     count = len(details)
     over = {p.server: p.expected_utilization for p in plans.values() if (p.expected_utilization or 0.0) > 1.0}
+    problem = seen.metrics_problem or seen.demand_problem
     return (
         seen.condition(
             "Ready",
@@ -75,9 +76,9 @@ def _pool_conditions(
         ),
         seen.condition(
             "MetricsAvailable",
-            not seen.metrics_problem,
-            "Fresh" if not seen.metrics_problem else "Missing",
-            seen.metrics_problem[:LONGEST_MESSAGE],
+            not problem,
+            "Fresh" if not problem else "Missing",
+            problem[:LONGEST_MESSAGE],
             generation,
         ),
         seen.condition(

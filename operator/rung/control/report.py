@@ -162,13 +162,13 @@ class Reporter:
 
     def _report_health(self, seen: Pass) -> None:
         """Tell the administrators, once, what they should know: metrics, profiles, memory that was dropped."""
-        if bool(seen.metrics_problem) != bool(self._metrics_problem):
-            if seen.metrics_problem:
-                meanwhile = "the last allocation is held" if seen.needs_signals else "the policy does without"
-                self._tell(seen, "MetricsMissing", f"{seen.metrics_problem}; {meanwhile}", warning=True)
-            else:
-                self._tell(seen, "MetricsBack", "the CPU samples are fresh again")
-        self._metrics_problem = seen.metrics_problem
+        meanwhile = "the last allocation is held" if seen.needs_signals else "the policy does without"
+        problem = f"{seen.metrics_problem}; {meanwhile}" if seen.metrics_problem else seen.demand_problem
+        if problem and not self._metrics_problem:
+            self._tell(seen, "MetricsMissing", problem, warning=True)
+        elif self._metrics_problem and not problem:
+            self._tell(seen, "MetricsBack", "the signals are fresh again")
+        self._metrics_problem = problem
         for server in sorted(seen.doubted - self._doubted):
             sentence = f"{server}: the CPU is far above what the profiles predict; measure the versions again there"
             self._tell(seen, "ProfileNotTrusted", sentence, warning=True)

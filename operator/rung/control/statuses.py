@@ -46,7 +46,9 @@ class Pass:
     workers: Mapping[str, ServerWorker]
     metric: Metric
     metrics_problem: str = ""
-    """Why there are no fresh signals; empty when there are."""
+    """Why there is no fresh CPU signal; empty when there is."""
+    demand_problem: str = ""
+    """Why there is no demand signal, where the policy needs one and the CPU signal is there; else empty."""
     doubted: frozenset[str] = frozenset()
     """Servers whose profiles can't be trusted."""
     needs_signals: bool = True

@@ -17,6 +17,7 @@ from rung.control.observe import (
     build_snapshot,
     core_task,
     core_version,
+    demand_problem,
     failing_versions,
     metrics_problem,
     registered_sha256,
@@ -25,7 +26,7 @@ from rung.control.observe import (
 from rung.control.servers import ServerWorker
 from rung.control.turns import LoadTurns
 from rung.control.view import ClusterView, ServerPod
-from rung.core.signals import RawSeries
+from rung.core.signals import LONGEST_GAP_SECONDS, RawSeries
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, Sample
 
 NOW = 1000.0
@@ -165,6 +166,22 @@ async def test_what_is_wrong_with_the_metrics_is_said_of_the_server_it_is_about(
     assert "CPU sample of s1 is 11 s old (spec.metrics.maxAge: 5 s)" in metrics_problem(old, seen, pool)
     fresh = Signals(PoolSignals(cpu_seconds={"s1": (series({NOW - 2: 1.0, NOW - 1: 2.0}),)}))
     assert metrics_problem(fresh, snapshot_of(worker, fresh), pool) == ""
+    await worker.stop()
+
+
+async def test_servers_whose_requests_nobody_counts_are_named_once_a_scrape_must_have_found_them() -> None:
+    worker, pool, ages = make_worker(), make_pool(), {"s1": LONGEST_GAP_SECONDS + 1}
+    nothing = Signals()
+    observed, declared = make_task(), make_task(demand={"source": "Declared", "rate": 3})
+    said = demand_problem(nothing, snapshot_of(worker, nothing, observed), pool, ages)
+    assert "has no request counters of s1" in said
+    assert "scrape the port `metrics` of the container triton too" in said
+    assert demand_problem(nothing, snapshot_of(worker, nothing, observed), pool, {"s1": 1.0}) == "", "just loaded"
+    assert demand_problem(nothing, snapshot_of(worker, nothing, declared), pool, ages) == "", "nobody needs them"
+    counted = Signals(PoolSignals(success={"s1": (series({NOW: 0.0}, model="digits", version="2"),)}))
+    assert demand_problem(counted, snapshot_of(worker, counted, observed), pool, ages) == ""
+    worker.observation = replace(worker.observation, loaded={})
+    assert demand_problem(nothing, snapshot_of(worker, nothing, observed), pool, ages) == "", "nothing is loaded"
     await worker.stop()
 
 

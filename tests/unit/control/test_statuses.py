@@ -310,6 +310,21 @@ async def test_gauges_end_with_what_they_measure(site: Site) -> None:
     assert report.value("rung_observed_utilization", server="s1") is None
 
 
+async def test_requests_that_nobody_counts_are_told_and_hide_no_cpu(site: Site) -> None:
+    report = Report()
+    report.reporter.report(site.look(), [])
+    report.events()
+    seen = site.look(demand_problem="no request counters of s1")
+    report.reporter.report(seen, [])
+    assert [(note.reason, note.sentence) for note in report.publisher._notes] == [
+        ("MetricsMissing", "no request counters of s1")
+    ]
+    assert report.value("rung_observed_utilization", server="s1") == 0.5
+    status = pool_status(seen, site.pool.status, None)
+    assert _condition(status.conditions, "MetricsAvailable") == ("False", "Missing", "no request counters of s1")
+    assert status.utilization == 0.5
+
+
 async def test_missing_metrics_and_dropped_memory_are_told_once(site: Site) -> None:
     report = Report()
     report.reporter.report(site.look(), [])
