@@ -98,6 +98,22 @@ def test_what_ended_while_no_watch_could_tell_is_seen_no_more(site: Site) -> Non
     print(f"seen {took:.1f} s after the API server was back")
 
 
+def test_a_pool_that_nothing_can_be_asked_for_is_told_and_the_others_go_on(site: Site) -> None:
+    _make_pool(site, "odd", metrics={"prometheusUrl": "http://:9090"})
+    site.wait(
+        lambda: (
+            "spec.metrics.prometheusUrl can't be used"
+            in site.condition("spool", "odd", "MetricsAvailable").get("message", "")
+        ),
+        "its owner is told",
+        SECONDS_TO_NOTICE,
+    )
+    _serve(site, "sober", (1,))
+    with urllib.request.urlopen(f"http://127.0.0.1:{site.operator_port}/healthz", timeout=5) as answer:
+        assert answer.status == 200
+    assert "rung_passes_failed_total{" not in _metrics(site)
+
+
 def test_a_server_belongs_to_a_pool_by_any_label(site: Site) -> None:
     label = ("-n", site.namespace, "label", "pod", "triton-0")
     site.api.kubectl(*label, "rung.dev/pool-", "app=mine")
