@@ -72,26 +72,27 @@ def build_registry() -> kopf.OperatorRegistry:
             return kopf.login_with_kubeconfig(**kwargs)
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
+    # Coroutines, because kopf calls plain functions in threads, and `refuse` is for the event loop only.
     @kopf.index(GROUP, "servingpools", id="pools", registry=registry)
-    def pools(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
+    async def pools(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
         return _parsed((namespace or "", name), lambda: parse_pool(_bodies(body)), memo)
 
     @kopf.index(GROUP, "inferencetasks", id="tasks", registry=registry)
-    def tasks(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
+    async def tasks(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         pool = ((body.get("spec") or {}).get("poolRef") or {}).get("name", "")
         return _parsed((namespace or "", pool), lambda: parse_task(_bodies(body)), memo)
 
     @kopf.index(GROUP, "modelversions", id="versions", registry=registry)
-    def versions(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
+    async def versions(*, namespace: str | None, body: kopf.Body, memo: Any, **_: Any) -> Any:
         task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
         return _parsed((namespace or "", task), lambda: parse_version(_bodies(body)), memo)
 
     @kopf.index("", "v1", "pods", when=lambda *, body, **_: may_serve(body), id="pods", registry=registry)
-    def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
+    async def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
         return {namespace or "": read_pod(dict(body))}
 
     @kopf.index("", "v1", "nodes", id="nodes", registry=registry)
-    def nodes(*, name: str, body: kopf.Body, **_: Any) -> dict[str, NodeFacts]:
+    async def nodes(*, name: str, body: kopf.Body, **_: Any) -> dict[str, NodeFacts]:
         return {name: read_node(dict(body))}
 
     # Events are handled only once every index is filled, so a loop never starts on half of what there is.
