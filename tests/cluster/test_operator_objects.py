@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import subprocess
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rung.adapters.kubernetes import connect
 from rung.api import ServingPool, parse_pool
 from rung.control.sweep import sweep
 from rung.control.view import ClusterView
+from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
 from servers.site import POOL, Site, running_site
 
 pytestmark = pytest.mark.cluster
 
 SECONDS_TO_NOTICE = 30.0
+CHART = Path(__file__).resolve().parents[2] / "charts/rung"
 
 
 @pytest.fixture(scope="module")
@@ -182,4 +187,27 @@ async def test_uids_are_listed_page_by_page(
         assert await cluster.list_uids("servingpools", namespace) == made
         assert await cluster.list_uids("servingpools") >= made
         assert await cluster.list_uids("pods", namespace) == frozenset()
+        assert await cluster.list_uids("nodes") == frozenset()
+
+
+def _rights(namespace: str) -> list[dict[str, Any]]:
+    """What the chart lets the operator do, when it is installed in this namespace."""
+    helm = ensure_tools(["helm"])["helm"]
+    what = ["--kube-version=1.37.2", f"--namespace={namespace}", "--show-only=templates/rbac.yaml"]
+    rendered = subprocess.run([helm, "template", "rung", CHART, *what], capture_output=True, text=True, check=True)
+    return [document for document in yaml.safe_load_all(rendered.stdout) if document]
+
+
+async def test_the_rights_that_the_chart_gives_suffice(api_server: ApiServer, namespace: str) -> None:
+    rights = _rights(namespace)
+    (account,) = {subject["name"] for right in rights for subject in right.get("subjects", [])}
+    api_server.kubectl("apply", "-f", "-", manifest=rights)
+    there = _created_pool(api_server, namespace, "edge")
+    kubeconfig = api_server.kubeconfig_for(f"system:serviceaccount:{namespace}:{account}")
+    api_server.wait_until_allowed(kubeconfig, "list", "nodes")
+    api_server.wait_until_allowed(kubeconfig, "list", "servingpools.rung.dev", f"--namespace={namespace}")
+    async with connect(kubeconfig) as cluster:
+        assert await cluster.list_uids("servingpools", namespace) == {there.uid}
+        for plural in ("inferencetasks", "modelversions", "pods"):
+            assert await cluster.list_uids(plural, namespace) == frozenset()
         assert await cluster.list_uids("nodes") == frozenset()

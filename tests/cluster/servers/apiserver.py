@@ -119,6 +119,17 @@ class ApiServer:
                     raise RuntimeError(f"the API server does not serve {plural}: {got[1]}")
                 time.sleep(0.05)
 
+    def wait_until_allowed(self, kubeconfig: Path, *what: str) -> None:
+        """Wait until the rights that a user was just given count: the API server watches roles, too."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self.kubectl("auth", "can-i", *what, kubeconfig=kubeconfig)
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{' '.join(what)} is not allowed")
+            time.sleep(0.1)
+
     def kill(self) -> None:
         """Kill the API server; etcd and the objects stay. `start` brings it back."""
         self._end("kube-apiserver", signal.SIGKILL)
