@@ -28,8 +28,6 @@ POOL = "edge"
 BUCKET_URI = "s3://models/rung"
 S3_PORT = 7070
 TASKS = ("digits", "parity")
-SLO = "400ms"
-HARDWARE_CLASS = "default"
 FORWARD_TRIES = 3
 S3_ENV = {
     "AWS_ACCESS_KEY_ID": "rung-demo",

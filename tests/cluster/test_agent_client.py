@@ -27,7 +27,7 @@ GOOD: dict[str, Any] = {
         }
     },
     "repository": {"reachable": True, "lastContact": 1.5, "message": ""},
-    "memory": {"limitBytes": None, "usedBytes": 3, "measuredAt": 2.5},
+    "memory": {"limitBytes": None, "usedBytes": 3, "ageSeconds": 2.5},
     "disk": {"budgetBytes": 10, "usedBytes": 5},
 }
 
@@ -83,7 +83,7 @@ async def test_reads_a_good_inventory_and_ignores_what_a_newer_agent_adds() -> N
     assert inventory.tasks["digits"].versions[2].state is VersionState.CORRUPT
     assert inventory.repository.last_contact == 1.5
     assert inventory.memory.limit_bytes is None
-    assert inventory.memory.measured_at == 2.5
+    assert inventory.memory.age_seconds == 2.5
 
 
 @pytest.mark.parametrize(

@@ -78,11 +78,14 @@ class RepositoryInventory(_Document):
 
 
 class MemoryInventory(_Document):
-    """Memory of the Triton container; `measured_at` in seconds since the epoch, None from an agent that doesn't say."""
+    """Memory of the Triton container; `age_seconds` since it was measured, None from an agent that doesn't say.
+
+    An age, not a time: the clocks of agent and operator need not agree.
+    """
 
     limit_bytes: Bytes | None = None
     used_bytes: Bytes = 0
-    measured_at: float | None = None
+    age_seconds: float | None = None
 
 
 class DiskInventory(_Document):

@@ -76,12 +76,13 @@ class Catalogue:
     repository_message: str = "not asked yet"
     ignored: tuple[str, ...] = ()
     memory_used_bytes: int = 0
-    memory_measured_seconds: float | None = None
+    memory_measured_monotonic: float | None = None
     bytes_total: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     def inventory(self) -> Inventory:
         """The document of `GET /v1/inventory`."""
+        measured = self.memory_measured_monotonic
         return Inventory(
             tasks=self._tasks_inventory(),
             repository=RepositoryInventory(
@@ -90,7 +91,7 @@ class Catalogue:
             memory=MemoryInventory(
                 limit_bytes=self.memory_limit_bytes,
                 used_bytes=self.memory_used_bytes,
-                measured_at=self.memory_measured_seconds,
+                age_seconds=None if measured is None else round(time.monotonic() - measured, 3),
             ),
             disk=DiskInventory(budget_bytes=self.budget_bytes, used_bytes=self.used_bytes()),
         )

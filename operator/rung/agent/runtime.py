@@ -133,7 +133,7 @@ class Agent:
 
     async def _look_once(self) -> None:
         # Before it looks: what had begun or ended by then is in the numbers.
-        now_seconds = time.time()
+        now_monotonic = time.monotonic()
         usage = self._processes.look()
         if self._blind != (usage.processes == 0):
             self._blind = usage.processes == 0
@@ -145,7 +145,7 @@ class Agent:
         if time.monotonic() - self._memory_seconds >= MEMORY_SECONDS:
             self._memory_seconds = time.monotonic()
             self._catalogue.memory_used_bytes = await asyncio.to_thread(self._processes.memory_bytes)
-            self._catalogue.memory_measured_seconds = now_seconds
+            self._catalogue.memory_measured_monotonic = now_monotonic
         await asyncio.sleep(LOOK_SECONDS)
 
     async def _poll_once(self) -> None:

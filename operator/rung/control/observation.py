@@ -13,7 +13,7 @@ REVIVE = "revive"
 STANDBY = "standby"
 _NOT_ASKED = "not asked yet"
 _UNSAID_AGE_SECONDS = 3.0
-"""How old a figure is at most that comes without its time: agents measure every two seconds."""
+"""How old a figure is at most that comes without its age: agents measure every two seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +50,15 @@ class Observation:
 
     @property
     def asked(self) -> bool:
-        """Whether Triton was asked at least once, and answered or let its deadline pass."""
-        return self.message != _NOT_ASKED
+        """Whether Triton and the agent were asked at least once, and answered or let their deadlines pass."""
+        agent = self.inventory is not None or bool(self.inventory_message)
+        return agent and self.message != _NOT_ASKED
 
     @property
     def memory_time_seconds(self) -> float:
-        """When the memory that the agent last told of was measured; not later than it told, whatever its clock says."""
-        measured_at = self.inventory.memory.measured_at if self.inventory else None
-        if measured_at is None:
-            return self.inventory_time_seconds - _UNSAID_AGE_SECONDS
-        return min(measured_at, self.inventory_time_seconds)
+        """When the memory that the agent last told of was measured, by the clock of the operator."""
+        age_seconds = self.inventory.memory.age_seconds if self.inventory else None
+        return self.inventory_time_seconds - (_UNSAID_AGE_SECONDS if age_seconds is None else max(0.0, age_seconds))
 
     def files(self, model: str, sha256: Mapping[int, str]) -> frozenset[int]:
         """Return the versions whose files are on the server, whole, verified, and those that `sha256` names."""

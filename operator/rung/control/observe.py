@@ -201,17 +201,24 @@ def demand_problem(
         return ""
     return (
         f"Prometheus at {pool.spec.metrics.prometheus_url} has no request counters of {', '.join(uncounted)}, so no "
-        "version steps up there: let it scrape the port `metrics` of the container triton too"
+        "version steps up there: the agent's page (port `agent`) has them while Triton's port `metrics` answers the "
+        "agent; look at the agent's log, and at what is scraped"
     )
 
 
-def failing_versions(success: Iterable[RawSeries], failure: Iterable[RawSeries]) -> dict[str, frozenset[int]]:
-    """Return, by model, the versions of which requests failed and none succeeded between a server's newest scrapes."""
+def failing_versions(
+    success: Iterable[RawSeries], failure: Iterable[RawSeries], since_seconds: float
+) -> dict[str, frozenset[int]]:
+    """Return, by model, the versions of which requests failed and none succeeded between a server's newest scrapes.
+
+    What was scraped last before `since_seconds` says nothing about now.
+    """
     answered = {_model_version(series) for series in success if _rose(series)}
     found: dict[str, set[int]] = {}
     for series in failure:
         model, version = place = _model_version(series)
-        if model and version.isdigit() and place not in answered and _rose(series):
+        fresh = bool(series.samples) and series.samples[-1].time_seconds >= since_seconds
+        if model and version.isdigit() and place not in answered and fresh and _rose(series):
             found.setdefault(model, set()).add(int(version))
     return {model: frozenset(versions) for model, versions in found.items()}
 

@@ -135,7 +135,7 @@ class PoolLoop:
         policy = build_policy(pool.spec.policy)
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
         self._doubts = judge(self._doubts, snapshot.servers, plan, now_seconds)
-        self._ages.follow(snapshot)
+        self._ages.follow(snapshot, needs_demand=policy.needs_signals)
         for signal in SIGNALS:
             set_gauge(self._metrics.signal_age, (self.label, signal), self._ages.oldest(signal))
         cpu_problem = metrics_problem(signals, snapshot, pool)
@@ -158,10 +158,10 @@ class PoolLoop:
             rivals=rivals,
         )
         self._act(seen, sha256)
-        raw = signals.raw
+        raw, since = signals.raw, now_seconds - pool.spec.metrics.max_age.seconds
         for name, worker in self.workers.items():
-            # Also without signals: what failed when they were last there is not known to fail now.
-            worker.suspect(failing_versions(raw.success.get(name, ()), raw.failure.get(name, ())))
+            # Also without fresh signals: what failed when they were last there is not known to fail now.
+            worker.suspect(failing_versions(raw.success.get(name, ()), raw.failure.get(name, ()), since))
         # An operator that starts says nothing before it has looked at its servers: what the statuses say still holds.
         self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())
         if self._knows_servers:
@@ -228,7 +228,9 @@ class PoolLoop:
             if worker is None:
                 continue
             for model in {breakage.model for breakage in worker.broken.all()}:
-                worker.broken.keep(model, numbers.get(model, ()))
+                # One that is still being loaded holds the others back, registered or not.
+                loading = worker.observation.loading.get(model, ())
+                worker.broken.keep(model, {*numbers.get(model, ()), *loading})
             plan = plans.get(server.name)
             targets = plan.targets if plan else {}
             applied = plan.apply if plan else frozenset[str]()

@@ -68,6 +68,7 @@ class ServerWorker:
         self._watchers: list[asyncio.Task[None]] = []
         self._finished: deque[Finished] = deque(maxlen=OUTCOMES_KEPT)
         self._own_loads: deque[tuple[float, int]] = deque(maxlen=LOADS_KEPT)
+        self._changed_seconds = 0.0
         self._failing: Mapping[str, frozenset[int]] = {}
         self._suspicion = asyncio.Event()
 
@@ -288,13 +289,17 @@ class ServerWorker:
         return outcome.ok
 
     async def _standbys(self, model: str, want: Want, target: Target, config: str) -> bool:
+        seen, budget = self.observation, self._budget()
+        if budget and not seen.inventory_message and self._changed_seconds >= seen.memory_time_seconds:
+            # A standby can wait until the memory is known that the last change took, and the last drop gave back.
+            return False
         outcomes = await load_standbys(
             self._triton,
             model,
             target,
             config_text=config,
             deadlines=Deadlines(load=self.load_deadline_seconds),
-            memory=self._budget(),
+            memory=budget,
             versions_memory=want.memory_bytes,
         )
         for outcome in outcomes:
@@ -313,6 +318,7 @@ class ServerWorker:
             self.broken.failed(model, version, outcome.sentence, now)
         if outcome.ok:
             self.broken.worked(model, outcome.to_version)
+            self._changed_seconds = now
         if outcome.ok and outcome.kind is Kind.COLD and (want := self._wanted.get(model)):
             self._own_loads.append((now, want.memory_bytes.get(outcome.to_version, 0)))
         if outcome.kind is not Kind.NONE or not outcome.ok:

@@ -21,13 +21,17 @@ class SignalAges:
         self._newest_seconds: dict[tuple[str, str], float] = {}
         self._now_seconds = 0.0
 
-    def follow(self, snapshot: PoolSnapshot) -> None:
-        """Take note of the samples of one moment; servers that are not in it are forgotten."""
+    def follow(self, snapshot: PoolSnapshot, *, needs_demand: bool) -> None:
+        """Take note of the samples of one moment; servers that are not in it, or not ready, are forgotten.
+
+        Demand is expected of the tasks whose owner doesn't declare it, and only where the policy needs it.
+        """
         now = snapshot.time_seconds
+        observed = {task.name for task in snapshot.tasks if needs_demand and task.declared_demand_rps is None}
         newest: dict[tuple[str, str], float] = {}
-        for server in snapshot.servers:
+        for server in (server for server in snapshot.servers if server.ready):
             found = {"cpu": server.utilization}
-            if server.loaded:
+            if observed & server.loaded.keys():
                 found["demand"] = tuple(chain.from_iterable(server.demand.values()))
             for signal, samples in found.items():
                 key = (signal, server.name)

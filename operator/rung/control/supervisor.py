@@ -77,10 +77,13 @@ class Supervisor:
 
     async def end(self, key: Namespaced) -> None:
         """End the loop of a pool that is gone. Its servers keep what they have."""
-        found = self._loops.pop(key, None)
+        found = self._loops.get(key)
         if found is not None:
             found[1].cancel()
             await asyncio.gather(found[1], return_exceptions=True)
+            # Only now: a successor of that name must not begin before its servers were left alone.
+            if self._loops.get(key) is found:
+                del self._loops[key]
 
     async def _sweep(self) -> None:
         while True:
@@ -92,6 +95,8 @@ class Supervisor:
                 await sweep(self.view, self._cluster)
                 for key in [key for key in self._loops if self.view.pool(key) is None]:
                     await self.end(key)
+                    if self.view.pool(key) is not None:
+                        self.ensure(key)
             except Exception:
                 logger.exception("Looking for objects that are gone failed; it goes on")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """The memory of a server's pod, in bytes, as its agent last measured it."""
+    """The memory of a server's pod, in bytes, as its agent last measured it, and what was loaded since."""
 
     limit_bytes: int
     used_bytes: int

@@ -19,6 +19,8 @@ def free_port() -> int:
     Raises RuntimeError when there is none.
     """
     end = int(_RANGE.read_text().split()[0])
+    if end <= _FIRST:
+        end = 65_536  # outgoing connections may have any port here, so any will do
     for port in random.sample(range(_FIRST, end), end - _FIRST):
         if port in _given:
             continue

@@ -175,7 +175,7 @@ async def test_servers_whose_requests_nobody_counts_are_named_once_a_scrape_must
     observed, declared = make_task(), make_task(demand={"source": "Declared", "rate": 3})
     said = demand_problem(nothing, snapshot_of(worker, nothing, observed), pool, ages)
     assert "has no request counters of s1" in said
-    assert "scrape the port `metrics` of the container triton too" in said
+    assert "the agent's page (port `agent`) has them" in said
     assert demand_problem(nothing, snapshot_of(worker, nothing, observed), pool, {"s1": 1.0}) == "", "just loaded"
     assert demand_problem(nothing, snapshot_of(worker, nothing, declared), pool, ages) == "", "nobody needs them"
     counted = Signals(PoolSignals(success={"s1": (series({NOW: 0.0}, model="digits", version="2"),)}))
@@ -190,9 +190,10 @@ def test_versions_fail_when_requests_fail_and_none_succeeds() -> None:
         return series({1.0: before, 2.0: after}, model="digits", version=version, **labels)
 
     failure = [counter("3", 1, 4, reason="BACKEND"), counter("2", 1, 2, reason="OTHER"), counter("1", 5, 5)]
-    assert failing_versions([counter("2", 7, 8), counter("3", 7, 7)], failure) == {"digits": frozenset({3})}
-    assert failing_versions([], [series({2.0: 9}, model="digits", version="3")]) == {}, "one sample tells nothing"
-    assert failing_versions([], [series({1.0: 1, 2.0: 2}, model="digits")]) == {}, "of no known version"
+    assert failing_versions([counter("2", 7, 8), counter("3", 7, 7)], failure, 2.0) == {"digits": frozenset({3})}
+    assert failing_versions([counter("3", 7, 7)], failure, 2.1) == {}, "of long ago"
+    assert failing_versions([], [series({2.0: 9}, model="digits", version="3")], 0.0) == {}, "one sample tells nothing"
+    assert failing_versions([], [series({1.0: 1, 2.0: 2}, model="digits")], 0.0) == {}, "of no known version"
 
 
 def test_of_two_tasks_with_one_model_the_first_by_name_has_it() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from rung.control.signal_ages import SignalAges
-from rung.core.snapshot import PoolSnapshot, Sample, ServerState
+from rung.core.snapshot import PoolSnapshot, Sample, ServerState, TaskState
 
+DIGITS = TaskState("digits", (), 0.4)
 LOADED: dict[str, Any] = {"loaded": {"digits": frozenset({1})}}
 
 
@@ -23,7 +24,7 @@ def _server(name: str, cpu: float | None = None, demand: float | None = None, **
 
 
 def _follow(ages: SignalAges, now: float, *servers: ServerState) -> tuple[float | None, float | None]:
-    ages.follow(PoolSnapshot(now, servers, ()))
+    ages.follow(PoolSnapshot(now, servers, (DIGITS,)), needs_demand=True)
     return ages.oldest("cpu"), ages.oldest("demand")
 
 
@@ -55,3 +56,12 @@ def test_a_sample_from_before_the_first_look_has_its_true_age_and_one_from_the_f
     ages = SignalAges()
     assert _follow(ages, 100.0, _server("a", 89.0))[0] == 11.0
     assert _follow(ages, 101.0, _server("a", 105.0))[0] == 0.0
+
+
+def test_demand_that_nobody_needs_is_not_missed() -> None:
+    server = _server("a", 100.0, **LOADED)
+    declared = TaskState("digits", (), 0.4, declared_demand_rps=3.0)
+    for task, needs_demand in ((declared, True), (DIGITS, False)):
+        ages = SignalAges()
+        ages.follow(PoolSnapshot(100.0, (server,), (task,)), needs_demand=needs_demand)
+        assert (ages.oldest("cpu"), ages.oldest("demand")) == (0.0, None)
