@@ -174,6 +174,7 @@ Take it down: {removal}
 """,
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
 
 
