@@ -38,6 +38,7 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer)
 def site(shared_site: Site) -> Iterator[Site]:
     """The shared site with everything that an earlier test broke started again, and no object in it."""
     shared_site.clear()
+    shared_site.triton.ensure()
     yield shared_site
     shared_site.api.resume()
     if shared_site.operator.process is None:
@@ -132,6 +133,8 @@ def test_a_version_whose_process_died_is_loaded_again(site: Site) -> None:
 
 def test_triton_that_hangs_is_left_alone_and_taken_back(site: Site) -> None:
     _serve(site, "hung")
+    # A Triton that is stopped in the middle of a load may not survive it.
+    site.wait(lambda: site.status("itask", "hung")["servers"][0].get("standby") == [2], "the standby is there")
     site.triton.signal_all(signal.SIGSTOP)
     try:
         site.wait(lambda: site.status("itask", "hung")["servers"][0]["phase"] == "NotReady", "told", SECONDS_TO_NOTICE)

@@ -116,6 +116,12 @@ class TritonServer:
             raise
         return self
 
+    def ensure(self) -> None:
+        """Start the server again if it has ended."""
+        if self.process is None or self.process.poll() is not None:
+            self.kill()
+            self.start()
+
     def _lay_out_backends(self, server: Path) -> Path:
         backends = self.folder / "backends"
         if not backends.exists():
