@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from servers.apiserver import ApiServer
+from servers.s3 import S3Server, running_s3
+from servers.site import Site, running_site
 from servers.triton import TritonServer, running_triton
 
 
@@ -33,3 +35,20 @@ def triton(tmp_path: Path) -> Iterator[TritonServer]:
     """A Triton server of this test's own, with an empty repository; it starts in half a second."""
     with running_triton(tmp_path / "triton") as server:
         yield server
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An S3 server of this test's own, its credentials in the environment, as an agent finds them."""
+    with running_s3(tmp_path / "s3") as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer) -> Iterator[Site]:
+    """A whole site for the tests of one module, with its operator."""
+    with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
+        running.operator.start()
+        yield running

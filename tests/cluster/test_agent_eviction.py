@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,20 +11,12 @@ from rung.adapters.agent import Inventory, VersionState
 from rung.adapters.triton import State, TritonClient
 from servers.agents import agent_settings, is_in, metric, running_agent, until, until_inventory, version, visible
 from servers.models import config_text, version_model
-from servers.s3 import S3Server, running_s3
+from servers.s3 import S3Server
 from servers.triton import running_triton
 
 pytestmark = pytest.mark.cluster
 
 DEADLINE_SECONDS = 20.0
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with running_s3(tmp_path / "s3") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 async def publish_three(s3: S3Server) -> int:

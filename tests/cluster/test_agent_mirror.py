@@ -19,7 +19,7 @@ from rung.adapters.agent import AgentClient, Inventory, VersionState
 from rung.core.repository_layout import config_key, model_key, version_key
 from servers.agents import agent_settings, is_in, metric, running_agent, until, until_inventory, version, visible
 from servers.ports import free_port
-from servers.s3 import CONFIG, Line, S3Server, running_s3, version_yaml
+from servers.s3 import CONFIG, Line, S3Server, version_yaml
 
 pytestmark = pytest.mark.cluster
 
@@ -28,14 +28,6 @@ MEBIBYTE = 1 << 20
 
 def content(seed: int, size_bytes: int = 100_000) -> bytes:
     return random.Random(seed).randbytes(size_bytes)
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with running_s3(tmp_path / "s3") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 @pytest.fixture

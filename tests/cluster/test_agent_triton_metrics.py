@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rung.adapters.agent import AgentClient
 from rung.agent.triton_metrics import PASSED_ON
 from servers.agents import agent_settings, running_agent, until
-from servers.s3 import S3Server, running_s3
+from servers.s3 import S3Server
 from servers.swapping import TASK, serve
 from servers.triton import TritonServer
 
@@ -21,14 +20,6 @@ pytestmark = pytest.mark.cluster
 
 PAGE_SECONDS = 5.0
 """The agent's half second, and much patience with a busy machine; a Triton that hangs does so for ever."""
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with running_s3(tmp_path / "s3") as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 async def test_passes_on_what_the_operator_reads_and_nothing_else(

@@ -16,22 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from servers.apiserver import ApiServer
 from servers.models import config_text, version_model
-from servers.site import POOL, Site, running_site
+from servers.site import POOL, Site
 
 pytestmark = pytest.mark.cluster
 
 SECONDS_TO_NOTICE = 20.0
 SECONDS_TO_CONVERGE = 30.0
 COLD_RUNGS = ((1, 1), (2, 4), (3, 16))
-
-
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
-        running.operator.start()
-        yield running
 
 
 @pytest.fixture

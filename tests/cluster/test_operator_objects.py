@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,12 @@ from rung.control.sweep import sweep
 from rung.control.view import ClusterView
 from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
-from servers.site import POOL, Site, running_site
+from servers.site import POOL, Site
 
 pytestmark = pytest.mark.cluster
 
 SECONDS_TO_NOTICE = 30.0
 CHART = Path(__file__).resolve().parents[2] / "charts/rung"
-
-
-@pytest.fixture(scope="module")
-def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer) -> Iterator[Site]:
-    with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
-        running.operator.start()
-        yield running
 
 
 @pytest.fixture

@@ -5,29 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from rung.control.observation import REVIVE, Finished
 from rung.control.swap import Outcome
 from servers.models import config_text
-from servers.s3 import S3Server, running_s3
+from servers.s3 import S3Server
 from servers.workers import order, running_workers
 
 pytestmark = pytest.mark.cluster
 
 MB = 1_000_000
 DIGITS = {1: 1, 2: 8, 3: 16, 4: 24}
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    with running_s3(tmp_path) as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 async def test_a_server_that_is_slow_to_load_one_model_holds_nobody_up_for_the_others(s3: S3Server) -> None:
