@@ -37,7 +37,7 @@ POLICIES: dict[str, dict[str, object]] = {
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--trace", type=click.Path(path_type=Path), help="Requests per second, one number a line, instead of ours."
+    "--trace", type=click.Path(path_type=Path), help="Requests per second, one number for each second, instead of ours."
 )
 @click.option(
     "--seconds", default=DEFAULT_SECONDS, show_default=True, type=click.IntRange(60, 3600),

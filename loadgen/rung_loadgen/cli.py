@@ -89,7 +89,7 @@ def main() -> None:
     multiple=True,
     type=parse_task_option,
     metavar="NAME:FILE[:KEY=VALUE,...]",
-    help="A task and its trace (requests a second, one number a line). Keys: model, slo, scale, data (.npz).",
+    help="A task and its trace (requests a second, one number for each second). Keys: model, slo, scale, data (.npz).",
 )
 @click.option(
     "--slo", default="400ms", show_default=True, type=duration_option, help="Answers slower than this are late."

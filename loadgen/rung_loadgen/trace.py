@@ -1,4 +1,4 @@
-"""Trace files: requests a second, one number a line."""
+"""Trace files: requests a second, one number for each second."""
 
 from __future__ import annotations
 
@@ -60,19 +60,18 @@ class Trace:
 def parse_trace(text: str, name: str) -> Trace:
     """Read a trace from text.
 
-    One number a line: the requests a second of that second. Empty lines and what follows a `#` are left out.
+    One number a second: the requests of that second. Numbers stand on lines of their own or between blanks; empty lines
+    and what follows a `#` are left out.
     Raises TraceError naming `name` and the line for anything else, and for a trace that never sends.
     """
     rates: list[float] = []
     for line_number, line in enumerate(text.splitlines(), start=1):
-        content = line.partition("#")[0].strip()
-        if not content:
-            continue
-        rates.append(_rate(content, f"{name}: line {line_number}"))
-        if len(rates) > MAX_SECONDS:
-            raise TraceError(f"{name}: line {line_number}: longer than {MAX_SECONDS} seconds (a week); cut it")
+        for word in line.partition("#")[0].split():
+            rates.append(_rate(word, f"{name}: line {line_number}"))
+            if len(rates) > MAX_SECONDS:
+                raise TraceError(f"{name}: line {line_number}: longer than {MAX_SECONDS} seconds (a week); cut it")
     if not rates:
-        raise TraceError(f"{name}: no rate in it; write the requests a second of each second, one number a line")
+        raise TraceError(f"{name}: no rate in it; write the requests of each second, one number for each")
     if not any(rates):
         raise TraceError(f"{name}: every rate is 0; nothing would be sent")
     return Trace(name, np.array(rates, dtype=np.float64))
@@ -103,5 +102,5 @@ def read_trace(path: Path) -> Trace:
     except OSError as error:
         raise TraceError(f"{path}: can't be read: {error.strerror or error}") from error
     except UnicodeDecodeError:
-        raise TraceError(f"{path}: not a text file; write the requests a second, one number a line") from None
+        raise TraceError(f"{path}: not a text file; write the requests of each second, one number for each") from None
     return parse_trace(text, str(path))

@@ -7,12 +7,25 @@ import pytest
 
 from rung_loadgen.trace import TraceError, parse_trace, read_trace
 
+SHARED = Path(__file__).parents[4] / "shared/data"
+
 
 def test_reads_numbers_and_leaves_comments_and_empty_lines_out() -> None:
     trace = parse_trace("# a trace\n10\n\n 2.5  # quiet\n0\n1e2\n", "t")
 
     assert trace.rates_rps.tolist() == [10, 2.5, 0, 100]
     assert trace.expected_requests == 112.5
+
+
+def test_several_numbers_on_a_line_are_seconds_too() -> None:
+    assert parse_trace("1 2\t3  # quiet\n4\n", "t").rates_rps.tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real traces are not there: {SHARED}")
+def test_the_real_traces_are_read() -> None:
+    day, evaluation = (read_trace(SHARED / f"twitter-{name}.txt") for name in ("day-03", "infadapter-eval"))
+    assert day.seconds == 86_400
+    assert (evaluation.rates_rps.min(), evaluation.rates_rps.max()) == (27, 274)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +36,7 @@ def test_reads_numbers_and_leaves_comments_and_empty_lines_out() -> None:
         ("nan\n", "t: line 1: 'nan' is not finite"),
         ("1\n\n# x\ninf\n", "t: line 4: 'inf' is not finite"),
         ("1e9\n", "t: line 1: '1e9' is above 100000"),
-        ("1 2\n", "t: line 1: '1 2' is no number"),
+        ("1 2\n3 x 4\n", "t: line 2: 'x' is no number"),
         ("1,5\n", "t: line 1: '1,5' is no number"),
         ("", "t: no rate in it"),
         ("# only words\n\n", "t: no rate in it"),
