@@ -12,20 +12,20 @@ def _pruned(sparsity: float, epochs: int, learning_rate: float) -> PruningPlan:
 # The smaller a version, the cheaper its epochs, and the more of them it needs. Chosen by hand so that accuracy rises
 # with size: few enough epochs that the small ones don't overtake, enough that they are worth serving.
 _DIGITS = (
-    _pruned(0.5, 1, 0.002),
-    _pruned(0.7, 2, 0.004),
-    _pruned(0.8, 2, 0.006),
-    _pruned(0.88, 6, 0.008),
-    _pruned(0.93, 16, 0.01),
-    _pruned(0.95, 24, 0.012),
+    _pruned(0.5, 1, 0.001),
+    _pruned(0.7, 2, 0.003),
+    _pruned(0.84, 4, 0.004),
+    _pruned(0.92, 12, 0.01),
+    _pruned(0.945, 24, 0.012),
+    _pruned(0.96, 24, 0.015),
 )
 _PARITY = (
-    _pruned(0.5, 2, 0.003),
+    _pruned(0.5, 1, 0.001),
     _pruned(0.7, 2, 0.005),
-    _pruned(0.8, 3, 0.006),
-    _pruned(0.88, 2, 0.01),
-    _pruned(0.93, 2, 0.01),
-    _pruned(0.96, 3, 0.012),
+    _pruned(0.84, 3, 0.006),
+    _pruned(0.92, 2, 0.01),
+    _pruned(0.945, 2, 0.01),
+    _pruned(0.975, 3, 0.012),
 )
 BUILT_IN: dict[str, TaskPlan] = {
     plan.name: plan
@@ -33,7 +33,7 @@ BUILT_IN: dict[str, TaskPlan] = {
         TaskPlan(
             name="digits",
             question=Question.DIGIT,
-            base=TrainingPlan(epochs=4, learning_rate=0.003),
+            base=TrainingPlan(epochs=6, learning_rate=0.003),
             pruned=_DIGITS,
         ),
         TaskPlan(

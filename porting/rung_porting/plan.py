@@ -53,7 +53,7 @@ class NetworkPlan(_Part):
     """Pixels along a side of what the convolutions see."""
     margin: Annotated[int, Field(ge=0)] = 2
     """How much larger the image is made, so that crops of it differ."""
-    streams: tuple[Annotated[int, Field(ge=1)], ...] = (48, 96)
+    streams: tuple[Annotated[int, Field(ge=1)], ...] = (72, 144)
     """Channels of each stage; each stage after the first halves the image."""
     blocks: Annotated[int, Field(ge=1)] = 4
     """Residual blocks in each stage."""

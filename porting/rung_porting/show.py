@@ -41,4 +41,18 @@ def ladder_table(task: str, rows: tuple[Row, ...], latency_seconds: Mapping[int,
             "yes" if row.beaten_by is None else f"beaten by {row.beaten_by}",
         ]
         table.add_row(*cells)
+    table.caption = "; ".join(filter(None, (_span(name, rows) for name in classes)))
+    table.caption_justify = "left"
     return table
+
+
+def _span(hardware_class: str, rows: tuple[Row, ...]) -> str:
+    """Say how far the frontier reaches on this class of hardware, where two versions of it were measured there."""
+    found = [
+        row.throughput_rps[hardware_class]
+        for row in rows
+        if row.beaten_by is None and hardware_class in row.throughput_rps
+    ]
+    if len(found) < 2 or min(found) <= 0:
+        return ""
+    return f"the frontier spans {max(found) / min(found):.1f}x in throughput on {hardware_class}"
