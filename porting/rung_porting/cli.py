@@ -37,10 +37,10 @@ def run_command(names: tuple[str, ...], output: Path, generation: int, jobs: int
     from rich.console import Console
 
     from rung_porting.builtin import BUILT_IN
-    from rung_porting.catalogue import read_local
     from rung_porting.errors import PortingError
+    from rung_porting.repository.catalogue import read_local
     from rung_porting.run import number_made, run
-    from rung_porting.show import ladder_table
+    from rung_porting.show.table import ladder_table
     from rung_porting.store import Store, default_root
 
     unknown = sorted(set(names) - set(BUILT_IN))
@@ -72,7 +72,7 @@ def publish_command(folder: Path, uri: str, endpoint: str | None, everything: bo
 
     async def body() -> int:
         from rung.adapters.s3 import ModelRepository
-        from rung_porting.publish import publish
+        from rung_porting.repository.publish import publish
 
         tally = await publish(folder, ModelRepository(uri, endpoint=endpoint), _say, everything=everything)
         click.echo(
@@ -100,7 +100,7 @@ def register_command(
     async def body() -> int:
         from rung.adapters.kubernetes import connect
         from rung.adapters.s3 import ModelRepository
-        from rung_porting.register import register
+        from rung_porting.repository.register import register
 
         async with connect(kubeconfig, context=context) as cluster:
             repository = ModelRepository(uri, endpoint=endpoint)
@@ -124,8 +124,8 @@ def show_command(source: str, endpoint: str | None) -> None:
         from rich.console import Console
 
         from rung.adapters.s3 import ModelRepository
-        from rung_porting.catalogue import read_local, read_remote
-        from rung_porting.show import ladder_table
+        from rung_porting.repository.catalogue import read_local, read_remote
+        from rung_porting.show.table import ladder_table
 
         if "://" in source:
             catalogue = await read_remote(ModelRepository(source, endpoint=endpoint))
@@ -169,7 +169,7 @@ def _need(*modules: str) -> None:
 def _add_profile() -> None:
     """The profiler needs the load generator's dependencies; without them the other commands still work."""
     try:
-        from rung_porting.profile import profile as profile_command
+        from rung_porting.profiler.profile import profile as profile_command
     except ImportError as error:
         missing = str(error)
 

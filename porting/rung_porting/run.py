@@ -20,9 +20,9 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from rung_porting.datasets import CLASSES, SIDE
 from rung_porting.errors import PortingError
-from rung_porting.folder import TensorShapes, config_text, write_config, write_version
-from rung_porting.ladder import Candidate, number_versions
 from rung_porting.plan import TaskPlan
+from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
+from rung_porting.repository.ladder import Candidate, number_versions
 from rung_porting.stages import Made, finished
 from rung_porting.store import Store, file_sha256
 

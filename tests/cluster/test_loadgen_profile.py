@@ -15,9 +15,9 @@ from rung.core.repository_layout import parse_key
 from rung_loadgen.closedloop import Saturation, saturate
 from rung_loadgen.kserve import Channel
 from rung_loadgen.payloads import random_requests
-from rung_porting.profile import AgentGauge, Bench, Conditions, profile_tasks, profile_version
-from rung_porting.profile_repository import FolderRepository, open_repository
-from rung_porting.profile_search import Effort, ProfileError
+from rung_porting.profiler.profile import AgentGauge, Bench, Conditions, profile_tasks, profile_version
+from rung_porting.profiler.repositories import FolderRepository, open_repository
+from rung_porting.profiler.search import Effort, ProfileError
 from servers.agents import agent_settings, running_agent
 from servers.models import config_text as config
 from servers.models import version_model, write_task

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from rung_porting.cli import main
-from rung_porting.folder import TensorShapes, config_text, write_config, write_version
+from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
 from servers.apiserver import ApiServer
 from servers.s3 import S3Server, running_s3
 

@@ -15,9 +15,9 @@ from rung.adapters.kubernetes import connect
 from rung.adapters.s3 import ModelRepository
 from rung.core.repository_layout import profile_key
 from rung_demo.environment import BUCKET_URI, S3_ENV, S3_PORT
-from rung_porting.folder import write_config, write_version
-from rung_porting.publish import publish
-from rung_porting.register import register
+from rung_porting.repository.folder import write_config, write_version
+from rung_porting.repository.publish import publish
+from rung_porting.repository.register import register
 from servers.models import config_text, version_model
 
 CHEAPEST, MIDDLE, BEST = 1_080_000, 1_085_000, 1_090_000

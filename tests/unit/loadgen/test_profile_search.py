@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rung_porting.profile_search import highest_kept_rate
+from rung_porting.profiler.search import highest_kept_rate
 
 
 def search(

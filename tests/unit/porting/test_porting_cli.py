@@ -16,7 +16,8 @@ def test_no_command_but_run_needs_torch() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'nni', 'lightning', 'sklearn', 'onnx', 'onnxruntime'): sys.modules[name] = None\n"
-        "import rung_porting.cli, rung_porting.publish, rung_porting.register, rung_porting.show\n"
+        "import rung_porting.cli, rung_porting.show.table\n"
+        "import rung_porting.repository.publish, rung_porting.repository.register\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from rung.adapters.triton import parse_config
-from rung_porting.catalogue import read_local
 from rung_porting.errors import PortingError
-from rung_porting.folder import TensorShapes, config_text, read_folder, write_config, write_version
+from rung_porting.repository.catalogue import read_local
+from rung_porting.repository.folder import TensorShapes, config_text, read_folder, write_config, write_version
 
 SHAPES = TensorShapes("image", (1, 8, 8), "logits", (10,))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rung_porting.ladder import Candidate, Rung, dominators, number_versions
+from rung_porting.repository.ladder import Candidate, Rung, dominators, number_versions
 
 CANDIDATES = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), max_size=12).map(
     lambda pairs: [Candidate(f"v{i}", accuracy / 50, float(cost)) for i, (accuracy, cost) in enumerate(pairs)]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rung.api.version import ModelVersionSpec
-from rung_porting.catalogue import ladder
-from rung_porting.show import ladder_table
+from rung_porting.repository.catalogue import ladder
+from rung_porting.show.table import ladder_table
 
 
 def version(accuracy: float, throughput_rps: Mapping[str, float]) -> ModelVersionSpec:

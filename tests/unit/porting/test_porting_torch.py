@@ -19,12 +19,12 @@ onnx = pytest.importorskip("onnx")
 
 from rung_porting import export, stages  # noqa: E402
 from rung_porting.builtin import BUILT_IN  # noqa: E402
-from rung_porting.catalogue import read_local  # noqa: E402
 from rung_porting.datasets import Samples, load  # noqa: E402
 from rung_porting.errors import PortingError  # noqa: E402
 from rung_porting.networks import Network, Widths, count_flops, rebuild, widths_of  # noqa: E402
 from rung_porting.plan import CameraPlan, NetworkPlan, PruningPlan, Question, SplitPlan, TaskPlan, TrainingPlan  # noqa: E402
 from rung_porting.pruning import prune_l1, pruned_widths  # noqa: E402
+from rung_porting.repository.catalogue import read_local  # noqa: E402
 
 TINY = TaskPlan(
     name="tiny",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rung.adapters.kubernetes import Cluster, KubernetesError, Registration, Unavailable
 from rung.adapters.s3 import ModelRepository
 from rung.api import Metadata, ModelVersion, ModelVersionSpec
-from rung_porting.catalogue import read_remote
+from rung_porting.repository.catalogue import read_remote
 
 TASK_LABEL = "rung.dev/task"
 

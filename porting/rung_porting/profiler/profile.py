@@ -33,8 +33,8 @@ from rung.core.repository_layout import profile_key
 from rung_loadgen.kserve import Channel, ServerError
 from rung_loadgen.payloads import random_requests, requests_from_file
 from rung_loadgen.units import duration_option
-from rung_porting.profile_repository import Repository, open_repository
-from rung_porting.profile_search import QUICK, THOROUGH, Effort, Measured, ProfileError, VersionMeasurement
+from rung_porting.profiler.repositories import Repository, open_repository
+from rung_porting.profiler.search import QUICK, THOROUGH, Effort, Measured, ProfileError, VersionMeasurement
 
 CPU_METRIC = "rung_agent_triton_cpu_seconds"
 MEMORY_SETTLES_SECONDS = 3.5

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from rung_porting.catalogue import Row
+from rung_porting.repository.catalogue import Row
 
 
 def ladder_table(task: str, rows: tuple[Row, ...], latency_seconds: Mapping[int, float] | None = None) -> Table:

@@ -16,8 +16,8 @@ from rung.adapters.s3 import ModelRepository
 from rung.api.version import ModelVersionSpec
 from rung.core.repository_layout import newest_profiles
 from rung_porting.errors import PortingError
-from rung_porting.folder import LocalVersion, read_folder
-from rung_porting.ladder import Rung, dominators
+from rung_porting.repository.folder import LocalVersion, read_folder
+from rung_porting.repository.ladder import Rung, dominators
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rung.adapters.s3 import AlreadyExists, ModelRepository
 from rung.core.repository_layout import PROFILES_FOLDER, config_key, model_key, version_key
-from rung_porting.catalogue import ladder, local_spec
 from rung_porting.errors import PortingError
-from rung_porting.folder import LocalTask, LocalVersion, read_folder, yaml_text
+from rung_porting.repository.catalogue import ladder, local_spec
+from rung_porting.repository.folder import LocalTask, LocalVersion, read_folder, yaml_text
 
 Say = Callable[[str], None]
 
