@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
@@ -64,8 +65,7 @@ def environment(options: Options, stages: Stages) -> Iterator[Kubernetes]:
         with _ladders(options, stages) as ladders:
             kubernetes = _cluster(options, stages)
             _install(kubernetes, stages)
-            folder = ladders()
-        _publish(kubernetes, folder, stages)
+            _publish(kubernetes, ladders(), stages)
         _profile(kubernetes, stages)
         with stages.stage("Registering the versions and the tasks"):
             _register(kubernetes)
@@ -153,16 +153,19 @@ def _ladders(options: Options, stages: Stages) -> Iterator[Callable[[], Path]]:
     program = PROJECT / ".venv-porting/bin/rung-port"
     if not program.exists():
         raise DemoError("the environment for porting is missing: run `make setup-porting`")
-    out = PROJECT / "out/models"
 
     def made() -> Path:
-        # What was made before is found again.
         with stages.stage("Versions of two networks: trained, pruned, exported"):
             finish(porting, deadline_seconds=1800)
         return out
 
-    porting = start([program, "run", "--output", out])
-    with ThreadPoolExecutor(1, thread_name_prefix="ladders") as executor:
+    # What costs time is kept in rung-port's store and found again; the folder is only for publishing it.
+    with (
+        TemporaryDirectory(prefix="rung-demo-models-") as temporary,
+        ThreadPoolExecutor(1, thread_name_prefix="ladders") as executor,
+    ):
+        out = Path(temporary)
+        porting = start([program, "run", "digits", "parity", "--output", out])
         try:
             yield executor.submit(made).result
         finally:

@@ -1,10 +1,9 @@
-"""The `rung-port` command: versions from training to the cluster. Only `run` needs torch."""
+"""The `rung-port` command: versions from training to the cluster. Only `plan` and `run` need torch."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib.util
-import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from rung_porting.run_commands import plan_command, run_command
 
 Body = Callable[[], Coroutine[Any, Any, int]]
 
@@ -22,44 +23,6 @@ def main() -> None:
     """Make model versions for Rung, publish them to S3, profile them, register them in the cluster."""
     # Told to end, it ends its workers too, as on Ctrl-C; and in a container, as process 1, it ends at all.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-
-
-@main.command("run")
-@click.option("--task", "names", multiple=True, help="A built-in task: digits, parity. May be repeated. [default: all]")
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("out/models"), show_default=True
-)
-@click.option("--generation", type=click.IntRange(1, 9_000_000), default=1, show_default=True, help="Raise to retrain.")
-@click.option("--jobs", type=click.IntRange(1, 64), help="Tasks at a time, one core each. [default: one for each core]")
-def run_command(names: tuple[str, ...], output: Path, generation: int, jobs: int | None) -> None:
-    """Train, prune, fine-tune, export and validate; goes on where an earlier run was."""
-    _need("rich", "onnxruntime", "torch", "nni", "lightning", "sklearn")
-    from rich.console import Console
-
-    from rung_porting.builtin import BUILT_IN
-    from rung_porting.errors import PortingError
-    from rung_porting.repository.catalogue import read_local
-    from rung_porting.run import number_made, run
-    from rung_porting.show.table import ladder_table
-    from rung_porting.store import Store, default_root
-
-    unknown = sorted(set(names) - set(BUILT_IN))
-    if unknown:
-        raise click.UsageError(f"no built-in task {', '.join(unknown)}: there are {', '.join(BUILT_IN)}")
-    chosen = [plan for plan in BUILT_IN.values() if plan.name in names or not names]
-    plans = [plan.model_copy(update={"generation": generation}) for plan in chosen]
-    console = Console(stderr=True)
-    try:
-        made = run(plans, output, Store(default_root()), jobs or len(os.sched_getaffinity(0)), console)
-        catalogue = read_local(output)
-        for plan in plans:
-            numbered = number_made(plan, made[plan.name])
-            seconds = {number: each.latency_seconds for number, each in numbered.items()}
-            rows = tuple(row for row in catalogue.ladders[plan.name] if row.number in seconds)
-            Console().print(ladder_table(plan.name, rows, seconds))
-    except PortingError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"versions are in {output}; publish them: rung-port publish {output} s3://BUCKET/PREFIX --endpoint URL")
 
 
 @main.command("publish")
@@ -184,3 +147,5 @@ def _add_profile() -> None:
 
 
 _add_profile()
+main.add_command(plan_command)
+main.add_command(run_command)

@@ -1,6 +1,5 @@
-"""The stages of porting one task: train, then for each sparsity prune and fine-tune; export and measure each.
-
-Every stage's result is in the store, so a run that was killed goes on where it was and a second run only looks up.
+"""The stages that make one version from its recipe: train; for each turn prune and fine-tune; export, check, measure;
+quantise. Every stage's result is in the store, so a run that was killed goes on where it was.
 """
 
 from __future__ import annotations
@@ -8,215 +7,386 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung_porting.plan import PruningPlan, TaskPlan
+from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan
+from rung_porting.errors import PortingError
+from rung_porting.importing import source_sha256
+from rung_porting.recipe import Recipe, Turn
 from rung_porting.store import Entry, Store, digest_of
 
 if TYPE_CHECKING:
-    from rung_porting.datasets import Splits
-    from rung_porting.networks import Network
+    import lightning
 
-REVISION = 2
+    from rung_porting.data.source import Data
+
+REVISION = 3
 """Raise it when a change of this package's code changes what a stage makes."""
-_TOOLS = ("torch", "nni", "lightning", "onnx", "onnxruntime", "scikit-learn", "numpy")
-WEIGHTS_FILE = "weights.pt"
+_TOOLS = ("torch", "torchvision", "nni", "torch-pruning", "lightning", "onnx", "onnxslim", "onnxruntime", "numpy")
 MODEL_FILE = "model.onnx"
+_CHECKED_SAMPLES = 32
+_TRACED_SAMPLES = 8
 
 Report = Callable[[str, float], None]
-"""Is told what is being done and how much of the task is done, 0 to 1."""
+"""Is told what is being done and how much of it is done, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One version that was made; `sparsity` is the share of channels that left, None for the base network."""
+    """One version that was made, and what was seen of it.
 
-    sparsity: float | None
-    epochs: int
+    `sparsity` is the share of weights that left its parent; `latency_seconds` the CPU time of one answer in ONNX
+    Runtime on one thread here, which only compares versions that were measured together; `difference` how far its
+    logits are from torch's, relative to the largest (float), or the share of answers that changed (INT8).
+    """
+
+    recipe: Recipe
+    int8: bool
     model: Path
+    validation_accuracy: float
     accuracy: float
     samples: int
     latency_seconds: float
     parameters: int
     flops: int
-    export_difference: float
+    epochs: int
+    sparsity: float | None
+    difference: float
+    seconds: float
+
+    def method(self) -> str:
+        """Return what people call the way it was made."""
+        return self.recipe.method() + ("+int8" if self.int8 else "")
 
 
 @dataclass(frozen=True, slots=True)
-class _Digests:
-    """Where each stage of one task is kept."""
+class Outcome:
+    """What came of one recipe: its versions, or why there is none; and what else is worth telling."""
 
-    task: str
-    base: str
-    pruned: tuple[str, ...]
-    exported: tuple[str, ...]
-
-
-def _digests(plan: TaskPlan) -> _Digests:
-    tools = {name: importlib.metadata.version(name) for name in _TOOLS}
-    common = {"revision": REVISION, "tools": tools}
-    seen = {"split": plan.split.model_dump(), "camera": plan.camera.model_dump()}
-    given = {"question": plan.question, "seed": plan.seed, **seen}
-    base = digest_of(
-        {
-            **common,
-            **given,
-            "stage": "base",
-            "network": plan.network.model_dump(),
-            "training": plan.base.model_dump(),
-        }
-    )
-    pruned = tuple(digest_of({**common, "stage": "prune", "base": base, **each.model_dump()}) for each in plan.pruned)
-    exported = tuple(digest_of({**common, "stage": "export", "weights": weights}) for weights in (base, *pruned))
-    return _Digests(plan.name, base, pruned, exported)
+    recipe: Recipe
+    versions: tuple[Made, ...]
+    failure: str | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+    """What was spent on it, all stages together, whenever they were made."""
 
 
-def finished(plan: TaskPlan, store: Store) -> list[Made] | None:
-    """Return every version of the task if all of them are in the store; needs neither torch nor time."""
-    digests = _digests(plan)
-    entries = [store.get(f"{plan.name}-export", digest) for digest in digests.exported]
-    present = [entry for entry in entries if entry is not None]
-    if len(present) < len(entries):
-        return None
-    return [_made(plan, each, entry) for each, entry in zip((None, *plan.pruned), present, strict=True)]
+class Workshop:
+    """Makes versions of one plan. Needs torch only where something is missing from the store.
 
-
-def port(plan: TaskPlan, store: Store, report: Report) -> list[Made]:
-    """Make every version of the task.
+    Args:
+        plan: what shall be ported.
+        store: where results are kept.
+        report: is told the progress.
 
     Raises:
-        PortingError: an export does not answer as its network, or another process works on the task.
+        PortingError: a class that the plan names can't be imported.
     """
-    with store.lock(plan.name):
-        return _Porting(plan, store, report).run()
 
-
-class _Porting:
-    """One run over one task. Heavy imports wait until there is something to make."""
-
-    def __init__(self, plan: TaskPlan, store: Store, report: Report) -> None:
+    def __init__(self, plan: PortingPlan, store: Store, report: Report = lambda what, share: None) -> None:
         self.plan = plan
         self.store = store
         self.report = report
-        self.digests = _digests(plan)
-        work = [float(plan.base.epochs)]
-        work += [each.training.epochs * (1.0 - each.sparsity) ** 2 + 0.3 for each in plan.pruned]
-        self.shares = [each / sum(work) for each in work]
-        self._splits: Splits | None = None
+        self._common = _common(plan)
 
-    def run(self) -> list[Made]:
-        made = []
-        for index, each in enumerate((None, *self.plan.pruned)):
-            weights = self._base() if each is None else self._pruned(index - 1, each)
-            made.append(_made(self.plan, each, self._exported(index, weights)))
-        self.report("done", 1.0)
-        return made
+    # ------------------------------------------------------------------------------------------------------- recipes
 
-    @property
-    def splits(self) -> Splits:
-        from rung_porting.datasets import load
+    def outcome(self, recipe: Recipe) -> Outcome:
+        """Make what the recipe says. A version that fails a check is an outcome too; only the base must not fail."""
+        notes: list[str] = []
+        try:
+            weights = self._weights(recipe)
+            made = [self._float_version(recipe, weights)]
+            if self.plan.methods.quantize is not None:
+                quantized = self._int8_version(recipe, weights, made[0], notes)
+                made += [quantized] if quantized is not None else []
+        except PortingError as error:
+            return Outcome(recipe, (), str(error))
+        return Outcome(recipe, tuple(made), None, tuple(notes), sum(each.seconds for each in made))
 
-        if self._splits is None:
-            self._splits = load(self.plan.question, self.plan.split, self.plan.camera)
-        return self._splits
-
-    def _tell(self, index: int, what: str, share: float) -> None:
-        self.report(what, sum(self.shares[:index]) + self.shares[index] * share)
-
-    def _base(self) -> Entry:
-        def build(folder: Path, unfinished: Path) -> dict[str, Any]:
-            import torch
-
-            from rung_porting.datasets import CLASSES
-            from rung_porting.networks import Network, Widths
-            from rung_porting.training import train
-
-            torch.manual_seed(self.plan.seed)
-            shape = self.plan.network
-            widths = Widths.regular(shape.streams, shape.blocks)
-            network = Network(widths, CLASSES[self.plan.question], shape.side, shape.margin)
-            train(
-                network,
-                self.splits.train,
-                self.plan.base,
-                seed=self.plan.seed,
-                checkpoints=unfinished,
-                progress=lambda share: self._tell(0, f"training, {self.plan.base.epochs} epochs", share),
+    def _weights(self, recipe: Recipe) -> Entry:
+        if recipe.parent is None:
+            return self.store.make(
+                f"{self.plan.task}-train", self._digest(recipe), lambda *at: self._train(recipe, *at)
             )
-            torch.save(network.state_dict(), folder / WEIGHTS_FILE)
-            return {}
+        parent = self._weights(recipe.parent)
+        turn = recipe.turns[-1]
+        return self.store.make(
+            f"{self.plan.task}-prune", self._digest(recipe), lambda *at: self._prune(recipe, parent, turn, *at)
+        )
 
-        self._tell(0, "training", 0.0)
-        return self.store.make(f"{self.plan.name}-base", self.digests.base, build)
+    def _digest(self, recipe: Recipe) -> str:
+        methods = self.plan.methods
+        content: dict[str, Any] = {"common": self._common, "recipe": recipe.model_dump(mode="json")}
+        if recipe.turns:
+            content["backend"] = methods.prune.backend if methods.prune else Backend.AUTO
+        if any(turn.distill for turn in recipe.turns) and methods.distill is not None:
+            content["distill"] = methods.distill.to_json()
+        return digest_of(content)
 
-    def _pruned(self, index: int, each: PruningPlan) -> Entry:
-        def build(folder: Path, unfinished: Path) -> dict[str, Any]:
-            import torch
+    # -------------------------------------------------------------------------------------------------------- weights
 
-            from rung_porting.pruning import prune_l1
-            from rung_porting.training import train
+    @cached_property
+    def data(self) -> Data:
+        """The data, loaded when it is first needed."""
+        from rung_porting.data.source import load_data
 
-            network = prune_l1(self._load(self._base()), each.sparsity)
-            train(
-                network,
-                self.splits.train,
-                each.training,
-                seed=self.plan.seed,
-                checkpoints=unfinished,
-                progress=lambda share: self._tell(index + 1, f"{each.sparsity:.0%} pruned, fine-tuning", share),
+        plan = self.plan
+        return load_data(plan.data, plan.input, plan.training.batch_size, plan.seed)
+
+    @cached_property
+    def _classes(self) -> int:
+        return self.data.classes()
+
+    def fresh(self, network: str | None = None) -> lightning.LightningModule:
+        """Build the plan's network, or another one of its family, with its first weights. Raises PortingError."""
+        from rung_porting.models.source import build_network
+
+        source = self.plan.model
+        if network is not None:
+            source = source.model_copy(update={"builtin": network, "import_": None})
+        return build_network(source, self.plan.training, self.plan.input, self._classes, self.plan.seed)
+
+    def load(self, recipe: Recipe) -> lightning.LightningModule:
+        """Load what a recipe made, ready to answer (evaluation mode), making it where it is missing."""
+        from rung_porting.models.structure import load_network
+
+        entry = self._weights(recipe)
+        module = self.fresh(recipe.network)
+        load_network(module, entry.folder)
+        return module.eval()
+
+    def _train(self, recipe: Recipe, folder: Path, unfinished: Path) -> dict[str, Any]:
+        from rung_porting.training import Schedule
+
+        training = self.plan.training
+        module = self.fresh(recipe.network)
+        name = recipe.network or "the unpruned network"
+        return self._fit(
+            module, Schedule(training.epochs, training.patience), None, f"training {name}", folder, unfinished
+        )
+
+    def _prune(self, recipe: Recipe, parent: Entry, turn: Turn, folder: Path, unfinished: Path) -> dict[str, Any]:
+        from rung_porting.methods.distill import Teacher
+        from rung_porting.models.structure import load_network
+        from rung_porting.training import Schedule
+
+        self.report(f"pruning {turn.sparsity:.0%}", 0.0)
+        module = self.fresh(recipe.network)
+        load_network(module, parent.folder)
+        module.eval()
+        self._take_out(module, turn)
+        teacher = None
+        if turn.distill and self.plan.methods.distill is not None:
+            teacher = Teacher(self.load(Recipe()), self.plan.methods.distill)
+        schedule = Schedule(turn.epochs, self.plan.training.patience, turn.learning_rate_scale)
+        pruned = self._rebuilt(module, recipe.network)
+        return self._fit(pruned, schedule, teacher, f"fine-tuning, {turn.sparsity:.0%} pruned", folder, unfinished)
+
+    def _take_out(self, module: lightning.LightningModule, turn: Turn) -> None:
+        """Take channels out with the plan's backend; Auto: NNI, and Torch-Pruning where NNI can't."""
+        import torch
+
+        from rung_porting.methods.interface import CannotPrune, Pruner, uniform
+        from rung_porting.methods.prune_nni import NniPruner
+        from rung_porting.methods.prune_torch_pruning import TorchPruningPruner
+        from rung_porting.methods.sensitivity import by_sensitivity
+        from rung_porting.models.structure import restore, structure_of
+
+        backend = self.plan.methods.prune.backend if self.plan.methods.prune else Backend.AUTO
+        torch.manual_seed(self.plan.seed)
+        sample = torch.from_numpy(self.data.first("validation", _TRACED_SAMPLES).inputs)
+        before = (structure_of(module), {name: tensor.clone() for name, tensor in module.state_dict().items()})
+
+        def with_(pruner: Pruner) -> None:
+            groups = pruner.groups(module, sample)
+            if turn.allocation is Allocation.SENSITIVITY:
+                shares = by_sensitivity(pruner, module, groups, turn.sparsity, self.data, sample)
+            else:
+                shares = uniform(groups, turn.sparsity)
+            pruner.prune(module, shares, turn.criterion, self.data, sample)
+
+        if backend is not Backend.TORCH_PRUNING:
+            try:
+                return with_(NniPruner())
+            except CannotPrune:
+                if backend is Backend.NNI:
+                    raise
+                restore(module, *before)
+        return with_(TorchPruningPruner())
+
+    def _rebuilt(self, module: lightning.LightningModule, network: str | None) -> lightning.LightningModule:
+        """Return a network of the plan's own class with the sizes that pruning left, and see that it answers the same.
+
+        The libraries leave their own objects inside; only tensors and sizes go on.
+        """
+        import torch
+
+        from rung_porting.models.structure import restore, structure_of
+
+        rebuilt = self.fresh(network)
+        restore(rebuilt, structure_of(module), dict(module.state_dict()))
+        inputs = torch.from_numpy(self.data.first("validation", _TRACED_SAMPLES).inputs)
+        with torch.no_grad():
+            expected, found = module.eval()(inputs), rebuilt.eval()(inputs)
+        if not torch.allclose(expected, found, rtol=1e-4, atol=1e-5):
+            raise PortingError(
+                f"{type(rebuilt).__name__} can't be rebuilt from the sizes of its layers after pruning: its "
+                "answers differ; does forward depend on sizes that are kept elsewhere than in its layers?"
             )
-            torch.save(network.state_dict(), folder / WEIGHTS_FILE)
-            return {}
+        return rebuilt
 
-        self._tell(index + 1, f"pruning {each.sparsity:.0%}", 0.0)
-        return self.store.make(f"{self.plan.name}-prune", self.digests.pruned[index], build)
+    def _fit(
+        self, module: Any, schedule: Any, teacher: Any, what: str, folder: Path, unfinished: Path
+    ) -> dict[str, Any]:
+        from rung_porting.models.structure import save_network
+        from rung_porting.training import fit
 
-    def _exported(self, index: int, weights: Entry) -> Entry:
+        epochs = fit(
+            module,
+            self.data,
+            schedule,
+            seed=self.plan.seed,
+            checkpoints=unfinished,
+            progress=lambda share: self.report(what, share),
+            teacher=teacher,
+        )
+        save_network(module, folder)
+        return {"epochs": epochs}
+
+    # -------------------------------------------------------------------------------------------------------- versions
+
+    def _float_version(self, recipe: Recipe, weights: Entry) -> Made:
         def build(folder: Path, unfinished: Path) -> dict[str, Any]:
             import torch
 
             from rung_porting import export
-            from rung_porting.datasets import SIDE
-            from rung_porting.networks import count_flops, parameter_count
+            from rung_porting.models.structure import count_flops, parameter_count
 
-            network = self._load(weights)
+            self.report("exporting, checking, measuring", 1.0)
+            module = self.load(recipe)
             model = folder / MODEL_FILE
-            export.export_onnx(network, model)
-            difference = export.check_export(network, model, self.splits.validation)
-            measured = export.measure(model, self.splits.test)
+            export.export_onnx(module, model, self.plan.input, self.plan.export)
+            samples = self.data.first("validation", _CHECKED_SAMPLES)
+            (latency,) = export.cpu_seconds_each([model], samples)
             return {
-                "accuracy": measured.accuracy,
-                "samples": measured.samples,
-                "latency_seconds": measured.latency_seconds,
-                "parameters": parameter_count(network),
-                "flops": count_flops(network, torch.zeros(1, 1, SIDE, SIDE)),
-                "export_difference": difference,
+                "difference": export.check_export(module, model, samples, self.plan.export.tolerance),
+                **self._judged(model),
+                "latency_seconds": latency,
+                "parameters": parameter_count(module),
+                "flops": count_flops(module, torch.zeros(1, *self.plan.input)),
             }
 
-        self._tell(index, "exporting, checking, measuring", 1.0)
-        return self.store.make(f"{self.plan.name}-export", self.digests.exported[index], build)
+        digest = digest_of({"weights": self._digest(recipe), "export": self.plan.export.to_json()})
+        entry = self.store.make(f"{self.plan.task}-export", digest, build)
+        sparsity = None
+        if recipe.parent is not None:
+            before = self._float_version(recipe.parent, self._weights(recipe.parent)).parameters
+            sparsity = 1.0 - int(entry.result["parameters"]) / before
+        seconds = float(weights.result["seconds"]) + float(entry.result["seconds"])
+        return self._made(
+            recipe, entry, int8=False, epochs=int(weights.result["epochs"]), sparsity=sparsity, seconds=seconds
+        )
 
-    def _load(self, weights: Entry) -> Network:
-        import torch
+    def _int8_version(self, recipe: Recipe, weights: Entry, base: Made, notes: list[str]) -> Made | None:
+        """Return the INT8 version, or None where it does not pay or fails a check; `notes` says why."""
+        spec = self.plan.methods.quantize
+        assert spec is not None
 
-        from rung_porting.networks import rebuild
+        def build(folder: Path, unfinished: Path) -> dict[str, Any]:
+            from rung_porting import export
+            from rung_porting.methods.quantize import quantize
 
-        torch.set_num_threads(1)
-        tensors = torch.load(weights.folder / WEIGHTS_FILE, weights_only=True)
-        return rebuild(tensors, self.plan.network.side, self.plan.network.margin)
+            self.report("quantising, checking, measuring", 1.0)
+            model = folder / MODEL_FILE
+            calibration = self.data.first("train", spec.calibration_samples)
+            try:
+                quantize(base.model, model, calibration.inputs, export.INPUT_NAME)
+                samples = self.data.first("validation", 400)
+                agreement = export.check_agreement(model, base.model, samples, self.plan.export.min_agreement)
+            except PortingError as error:
+                model.unlink(missing_ok=True)
+                return {"failure": str(error).replace(str(folder), "")}
+            float_seconds, int8_seconds = export.cpu_seconds_each([base.model, model], samples)
+            return {
+                "difference": 1.0 - agreement,
+                **self._judged(model),
+                "speedup": float_seconds / int8_seconds,
+                "latency_seconds": base.latency_seconds * int8_seconds / float_seconds,
+                "parameters": base.parameters,
+                "flops": base.flops,
+            }
+
+        digest = digest_of(
+            {
+                "weights": self._digest(recipe),
+                "export": self.plan.export.to_json(),
+                "calibration": spec.calibration_samples,
+            }
+        )
+        entry = self.store.make(f"{self.plan.task}-int8", digest, build)
+        if "failure" in entry.result:
+            notes.append(str(entry.result["failure"]))
+            return None
+        if entry.result["speedup"] < spec.min_speedup:
+            notes.append(
+                f"INT8 is {entry.result['speedup']:.2f}x as fast here, below {spec.min_speedup:g}x: it does not pay"
+            )
+            return None
+        return self._made(
+            recipe,
+            entry,
+            int8=True,
+            epochs=int(weights.result["epochs"]),
+            sparsity=None,
+            seconds=float(entry.result["seconds"]),
+        )
+
+    def _judged(self, model: Path) -> dict[str, Any]:
+        from rung_porting.export import judge
+
+        test = judge(model, self.data, "test")
+        validation = judge(model, self.data, "validation")
+        return {"accuracy": test.accuracy, "samples": test.samples, "validation_accuracy": validation.accuracy}
+
+    def _made(
+        self, recipe: Recipe, entry: Entry, *, int8: bool, epochs: int, sparsity: float | None, seconds: float
+    ) -> Made:
+        result = entry.result
+        return Made(
+            recipe=recipe,
+            int8=int8,
+            model=entry.folder / MODEL_FILE,
+            validation_accuracy=float(result["validation_accuracy"]),
+            accuracy=float(result["accuracy"]),
+            samples=int(result["samples"]),
+            latency_seconds=float(result["latency_seconds"]),
+            parameters=int(result["parameters"]),
+            flops=int(result["flops"]),
+            epochs=epochs,
+            sparsity=sparsity,
+            difference=float(result["difference"]),
+            seconds=seconds,
+        )
 
 
-def _made(plan: TaskPlan, each: PruningPlan | None, entry: Entry) -> Made:
-    result = entry.result
-    return Made(
-        sparsity=None if each is None else each.sparsity,
-        epochs=(plan.base if each is None else each.training).epochs,
-        model=entry.folder / MODEL_FILE,
-        accuracy=result["accuracy"],
-        samples=result["samples"],
-        latency_seconds=result["latency_seconds"],
-        parameters=result["parameters"],
-        flops=result["flops"],
-        export_difference=result["export_difference"],
-    )
+def _common(plan: PortingPlan) -> dict[str, Any]:
+    """Return what every stage of a plan depends on."""
+    return {
+        "revision": REVISION,
+        "tools": {name: importlib.metadata.version(name) for name in _TOOLS},
+        "model": _identity(plan.model, "model"),
+        "data": _identity(plan.data, "data"),
+        "input": plan.input,
+        "training": plan.training.to_json(),
+        "seed": plan.seed,
+    }
+
+
+def _identity(source: NetworkSource | DataSource, what: str) -> dict[str, Any]:
+    content = source.to_json()
+    if source.import_ is not None:
+        content["source"] = source_sha256(source.import_, what)
+    return content

@@ -6,12 +6,14 @@ is thrown away and made again, so nothing corrupt ever goes on to the next stage
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,15 +52,21 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+class Missing(Exception):  # noqa: N818 - it names the state of the store
+    """A stage was not made yet, and the store only looks things up."""
+
+
 class Store:
     """A folder of entries. Safe to kill at any moment.
 
     Args:
         root: made when it isn't there.
+        only_look: make nothing; `make` raises Missing instead.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, only_look: bool = False) -> None:
         self.root = root
+        self.only_look = only_look
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -81,17 +89,34 @@ class Store:
             stage: what it is called.
             digest: see `digest_of`.
             build: is given an empty folder for the results and a folder that outlives an interruption, for
-                checkpoints; returns JSON-serialisable numbers.
+                checkpoints; returns JSON-serialisable numbers, to which the `seconds` that it took are added.
+
+        Raises:
+            PortingError: the disk is full, or the store can't be written.
         """
         present = self.get(stage, digest)
         if present is not None:
             return present
+        if self.only_look:
+            raise Missing(f"{stage}-{digest}")
         folder = self._folder(stage, digest)
+        try:
+            with self._alone(folder):
+                return self.get(stage, digest) or self._build(folder, build)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise PortingError(
+                    f"{self.root}: the disk is full: make room, or set RUNG_CACHE to another one"
+                ) from None
+            raise PortingError(f"{error.filename or self.root}: {error.strerror}") from None
+
+    def _build(self, folder: Path, build: Callable[[Path, Path], Result]) -> Entry:
         unfinished = folder.with_suffix(".unfinished")
         unfinished.mkdir(exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=self.root))
+        started = time.monotonic()
         try:
-            result = build(temporary, unfinished)
+            result = {**build(temporary, unfinished), "seconds": round(time.monotonic() - started, 3)}
             files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
             text = json.dumps({"files": files, "result": result}, indent=1)
             (temporary / _ENTRY_FILE).write_text(text, encoding="utf-8")
@@ -104,20 +129,17 @@ class Store:
         return Entry(folder, json.loads(text)["result"])
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Hold the right to work under this name; the system frees it when the process ends, however it ends.
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """Hold the right to make one entry, waiting for who has it; the system frees it when a process ends, however.
 
-        Raises:
-            PortingError: another process holds it.
+        What a killed process left behind is thrown away.
         """
-        with (self.root / f"{name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise PortingError(f"another rung-port is at work on {name!r} in {self.root}: wait for it") from None
-            for abandoned in self.root.glob(f"{name}-*.tmp"):
+        with folder.with_suffix(".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            for abandoned in self.root.glob(f"{folder.name}.*.tmp"):
                 shutil.rmtree(abandoned, ignore_errors=True)
             yield
+            folder.with_suffix(".lock").unlink(missing_ok=True)
 
     def _folder(self, stage: str, digest: str) -> Path:
         return self.root / f"{stage}-{digest}"

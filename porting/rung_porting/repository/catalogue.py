@@ -59,10 +59,13 @@ def parse_spec(key: str, spec: Mapping[str, Any]) -> ModelVersionSpec:
 def ladder(specs: Sequence[ModelVersionSpec]) -> tuple[Row, ...]:
     """Find the frontier of one task.
 
-    By measured throughput when every version was profiled on one hardware class that all share, else by
-    floating-point operations, else (no version says them) by the size of the file.
+    By measured throughput when every version was profiled on one hardware class that all share; else by floating-point
+    operations, INT8 versions among themselves, as an operation costs them less; else (no version says them) by the size
+    of the file.
     """
-    beaten = dominators([Rung(spec.version, spec.accuracy.value, cost) for spec, cost in _costs(specs)])
+    beaten: dict[int, int] = {}
+    for group in _comparable(specs):
+        beaten |= dominators([Rung(spec.version, spec.accuracy.value, cost) for spec, cost in group])
     rows = [
         Row(
             spec,
@@ -133,13 +136,15 @@ def _newest(version: LocalVersion) -> list[Path]:
     return [version.folder / "profiles" / key.rsplit("/", 1)[1] for key in keys.values()]
 
 
-def _costs(specs: Sequence[ModelVersionSpec]) -> list[tuple[ModelVersionSpec, float]]:
+def _comparable(specs: Sequence[ModelVersionSpec]) -> list[list[tuple[ModelVersionSpec, float]]]:
+    """Return groups of versions with their costs, each group in a unit of its own."""
     classes = [{profile.hardware_class for profile in spec.profiles} for spec in specs]
     shared = sorted(set.intersection(*classes)) if classes else []
     if shared:
         by_class = [{profile.hardware_class: profile.max_throughput for profile in spec.profiles} for spec in specs]
-        return [(spec, -found[shared[0]]) for spec, found in zip(specs, by_class, strict=True)]
-    flops = [spec.lineage.flops for spec in specs]
-    if all(each is not None for each in flops):
-        return [(spec, float(each or 0)) for spec, each in zip(specs, flops, strict=True)]
-    return [(spec, float(spec.artifact.bytes)) for spec in specs]
+        return [[(spec, -found[shared[0]]) for spec, found in zip(specs, by_class, strict=True)]]
+    if any(spec.lineage.flops is None for spec in specs):
+        return [[(spec, float(spec.artifact.bytes)) for spec in specs]]
+    int8 = [spec for spec in specs if "int8" in spec.lineage.method]
+    whole = [spec for spec in specs if "int8" not in spec.lineage.method]
+    return [[(spec, float(spec.lineage.flops or 0)) for spec in group] for group in (whole, int8)]

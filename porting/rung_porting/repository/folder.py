@@ -30,8 +30,6 @@ from rung.core.repository_layout import (
 from rung_porting.errors import PortingError
 from rung_porting.store import file_sha256
 
-LARGEST_BATCH = 8
-
 
 @dataclass(frozen=True, slots=True)
 class TensorShapes:
@@ -73,11 +71,11 @@ class LocalTask:
     faults: tuple[str, ...]
 
 
-def config_text(task: str, shapes: TensorShapes) -> str:
+def config_text(task: str, shapes: TensorShapes, largest_batch: int = 8) -> str:
     """Return the config.pbtxt of a task, for any Triton with an onnxruntime backend."""
     return f"""name: "{task}"
 backend: "onnxruntime"
-max_batch_size: {LARGEST_BATCH}
+max_batch_size: {largest_batch}
 input [ {{ name: "{shapes.input_name}" data_type: TYPE_FP32 dims: [ {_listed(shapes.input_dims)} ] }} ]
 output [ {{ name: "{shapes.output_name}" data_type: TYPE_FP32 dims: [ {_listed(shapes.output_dims)} ] }} ]
 instance_group [ {{ count: 1 kind: KIND_CPU }} ]

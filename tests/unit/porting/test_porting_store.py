@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from rung_porting.errors import PortingError
-from rung_porting.store import Store, default_root, digest_of
+from rung_porting.store import Missing, Store, default_root, digest_of
 
 
 class Builder:
@@ -30,7 +32,8 @@ def test_a_stage_is_built_once(tmp_path: Path) -> None:
     assert builder.calls == 1
     assert first == again
     assert (again.folder / "weights.bin").read_text() == "weights"
-    assert again.result == {"accuracy": 0.5}
+    assert again.result["accuracy"] == 0.5
+    assert again.result["seconds"] >= 0
 
 
 def test_a_damaged_entry_is_made_again(tmp_path: Path) -> None:
@@ -71,31 +74,60 @@ def test_a_stage_that_fails_leaves_its_checkpoints_and_nothing_else(tmp_path: Pa
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [entry.folder]
 
 
-def test_one_process_at_a_time_and_a_killed_one_frees_its_place(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from rung_porting.store import Store\n"
-        "with Store(Path(sys.argv[1])).lock('digits'):\n    print('held', flush=True); time.sleep(60)"
-    )
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+WAITS = """
+import sys, time
+from pathlib import Path
+from rung_porting.store import Missing, Store
+def build(folder, unfinished):
+    print("building", flush=True)
+    time.sleep(60)
+Store(Path(sys.argv[1])).make("base", "d1", build)
+"""
+
+
+def test_one_process_makes_an_entry_and_a_killed_one_frees_its_place(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", WAITS, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    built: list[str] = []
+
+    def build(folder: Path, unfinished: Path) -> dict[str, object]:
+        built.append(folder.name)
+        return {}
+
     try:
         assert other.stdout is not None
-        assert other.stdout.readline() == "held\n"
-        (tmp_path / "digits-base-d1.x.tmp").mkdir()
-        with (
-            pytest.raises(PortingError, match="another rung-port is at work on 'digits'"),
-            Store(tmp_path).lock("digits"),
-        ):
-            pass
-        with Store(tmp_path).lock("parity"):
-            pass
-        assert (tmp_path / "digits-base-d1.x.tmp").exists()
+        assert other.stdout.readline() == "building\n"
+        (left_behind,) = tmp_path.glob("base-d1.*.tmp")
+        Store(tmp_path).make("base", "d2", build)  # another entry waits for nobody
+        waiting = threading.Thread(target=lambda: Store(tmp_path).make("base", "d1", build))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert len(built) == 1
     finally:
         other.kill()
         other.wait(timeout=10)
         assert other.stdout is not None
         other.stdout.close()
-    with Store(tmp_path).lock("digits"):
-        assert not (tmp_path / "digits-base-d1.x.tmp").exists(), "what a killed process left is cleared away"
+    waiting.join(20)
+    assert len(built) == 2
+    assert not left_behind.exists(), "what a killed process left is cleared away"
+
+
+def test_a_store_that_only_looks_makes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Missing):
+        Store(tmp_path, only_look=True).make("base", "d1", lambda folder, unfinished: {})
+    Store(tmp_path).make("base", "d1", lambda folder, unfinished: {"answer": 42})
+    assert Store(tmp_path, only_look=True).make("base", "d1", lambda *_: {}).result["answer"] == 42
+
+
+def test_a_full_disk_is_one_clear_sentence_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    def build(folder: Path, unfinished: Path) -> dict[str, object]:
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder / "weights.pt"))
+
+    with pytest.raises(PortingError, match="the disk is full: make room, or set RUNG_CACHE"):
+        Store(tmp_path).make("base", "d1", build)
+    assert not list(tmp_path.glob("*.tmp"))
+    assert Store(tmp_path).get("base", "d1") is None
 
 
 def test_the_digest_depends_on_content_not_on_order() -> None:

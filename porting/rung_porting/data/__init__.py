@@ -1,0 +1,1 @@
+"""Data: where it comes from, and the built-in sets."""

@@ -1,0 +1,1 @@
+"""What makes smaller versions, each a small class behind one interface (`interface`)."""
