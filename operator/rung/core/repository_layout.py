@@ -5,6 +5,7 @@ The layout (`docs/architecture.md`, "The model repository in S3")::
     TASK/config.pbtxt
     TASK/VERSION/model.onnx
     TASK/VERSION/version.yaml
+    TASK/VERSION/README.md
     TASK/VERSION/profiles/CLASS-TIME.yaml
 
 Keys here are relative to the prefix of the repository. Names that come out of a bucket are never trusted:
@@ -27,6 +28,7 @@ HIGHEST_VERSION_NUMBER = 2**63 - 1
 CONFIG_FILE = "config.pbtxt"
 MODEL_FILE = "model.onnx"
 VERSION_FILE = "version.yaml"
+CARD_FILE = "README.md"
 PROFILES_FOLDER = "profiles"
 
 _DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -45,9 +47,11 @@ class FileKind(StrEnum):
     MODEL = "model"
     VERSION = "version"
     PROFILE = "profile"
+    CARD = "card"
+    """For people: nothing that serves or registers reads it."""
 
 
-_VERSION_FILES = {MODEL_FILE: FileKind.MODEL, VERSION_FILE: FileKind.VERSION}
+_VERSION_FILES = {MODEL_FILE: FileKind.MODEL, VERSION_FILE: FileKind.VERSION, CARD_FILE: FileKind.CARD}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,11 @@ def model_key(task: str, number: int) -> str:
 def version_key(task: str, number: int) -> str:
     """`TASK/VERSION/version.yaml`."""
     return f"{_version_folder(task, number)}/{VERSION_FILE}"
+
+
+def card_key(task: str, number: int) -> str:
+    """`TASK/VERSION/README.md`."""
+    return f"{_version_folder(task, number)}/{CARD_FILE}"
 
 
 def profile_key(task: str, number: int, hardware_class: str, profiled_at: datetime) -> str:

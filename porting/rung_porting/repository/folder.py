@@ -18,6 +18,7 @@ import yaml
 from rung.adapters.repository_documents import parse_version_document
 from rung.adapters.repository_errors import Corrupt
 from rung.core.repository_layout import (
+    CARD_FILE,
     CONFIG_FILE,
     MODEL_FILE,
     PROFILES_FOLDER,
@@ -54,6 +55,12 @@ class LocalVersion:
     def model(self) -> Path:
         """The ONNX file."""
         return self.folder / MODEL_FILE
+
+    @property
+    def card(self) -> Path | None:
+        """Its model card, if it has one."""
+        path = self.folder / CARD_FILE
+        return path if path.is_file() else None
 
     def profiles(self) -> list[Path]:
         """Return the files of its profiles, sorted; other files are ignored."""
@@ -95,14 +102,35 @@ def write_config(root: Path, task: str, text: str) -> bool:
             raise PortingError(f"{path} exists with other content: choose another output folder")
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{CONFIG_FILE}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)
+    write_text(path, text)
     return True
 
 
-def write_version(root: Path, task: str, number: int, model: Path, spec: Mapping[str, Any]) -> bool:
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole, by one rename. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_version(
+    root: Path, task: str, number: int, model: Path, spec: Mapping[str, Any], card: str | None = None
+) -> bool:
     """Write one version's folder, which appears by one rename.
+
+    A card that is there already stays: it tells of the plan that made the version, and may be published.
+
+    Args:
+        root: the output folder.
+        task: the version's task.
+        number: the version's number.
+        model: its ONNX file, which is copied.
+        spec: what its version.yaml holds.
+        card: the text of its model card.
 
     Returns:
         False when the same version was there already.
@@ -115,6 +143,8 @@ def write_version(root: Path, task: str, number: int, model: Path, spec: Mapping
         present = _read_version(folder, task, number)
         if present.spec != spec:
             raise PortingError(f"{folder} holds another version: choose another output folder or raise the generation")
+        if card is not None and present.card is None:
+            write_text(folder / CARD_FILE, card)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{number}.", dir=folder.parent))
@@ -122,6 +152,8 @@ def write_version(root: Path, task: str, number: int, model: Path, spec: Mapping
         temporary.chmod(0o755)  # mkdtemp's folders are their owner's only
         shutil.copyfile(model, temporary / MODEL_FILE)
         (temporary / VERSION_FILE).write_text(yaml_text(spec), encoding="utf-8")
+        if card is not None:
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
         temporary.rename(folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

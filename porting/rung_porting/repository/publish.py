@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rung.adapters.s3 import AlreadyExists, ModelRepository
-from rung.core.repository_layout import PROFILES_FOLDER, config_key, model_key, version_key
+from rung.core.repository_layout import PROFILES_FOLDER, card_key, config_key, model_key, version_key
 from rung_porting.errors import PortingError
 from rung_porting.repository.catalogue import ladder, local_spec
 from rung_porting.repository.folder import LocalTask, LocalVersion, read_folder, yaml_text
@@ -73,7 +73,7 @@ async def _publish_versions(
             say(f"{name}: left out, {task.name}-{beaten[version.number]} is at least as accurate and cheaper (--all)")
             continue
         try:
-            new = await _publish_version(version, repository)
+            new = await _publish_version(version, repository, say)
         except AlreadyExists as error:
             tally.faults += 1
             say(f"refused: {name}: {error}; raise the generation (rung-port run --generation)")
@@ -83,13 +83,19 @@ async def _publish_versions(
         say(f"{name}: {'published' if new else 'was there already'}")
 
 
-async def _publish_version(version: LocalVersion, repository: ModelRepository) -> bool:
+async def _publish_version(version: LocalVersion, repository: ModelRepository, say: Say) -> bool:
     """Upload one version. Returns whether anything was new."""
     key = model_key(version.task, version.number)
     new = await repository.put_if_absent(key, version.model)
     for path in version.profiles():
         profile = f"{version.task}/{version.number}/{PROFILES_FOLDER}/{path.name}"
         new = await repository.put_if_absent(profile, path) or new
+    if version.card is not None:
+        try:
+            new = await repository.put_if_absent(card_key(version.task, version.number), version.card) or new
+        except AlreadyExists:
+            # The same network from another plan: its first card stays, and that is no reason not to publish.
+            say(f"{version.task}-{version.number}: another model card is there, and stays")
     spec = {**version.spec, "artifact": {**version.spec["artifact"], "uri": repository.uri.uri_of(key)}}
     text = yaml_text(spec).encode()
     return await repository.put_if_absent(version_key(version.task, version.number), text) or new

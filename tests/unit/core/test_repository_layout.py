@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from rung.core.repository_layout import (
     FileKind,
+    card_key,
     config_key,
     is_task_name,
     model_key,
@@ -34,6 +35,9 @@ def test_every_key_is_read_back_as_it_was_written(task: str, number: int, hardwa
         parsed = parse_key(key)
         assert parsed is not None
         assert (parsed.kind, parsed.task, parsed.number) == (kind, task, number)
+    card = parse_key(card_key(task, number))
+    assert card is not None
+    assert (card.kind, card.number, card.hardware_class) == (FileKind.CARD, number, None)
     config = parse_key(config_key(task))
     assert config is not None
     assert (config.kind, config.task, config.number) == (FileKind.CONFIG, task, None)
@@ -57,7 +61,8 @@ def test_no_key_that_is_read_leads_out_of_its_folder(key: str) -> None:
     [
         "", "/", "digits", "digits/", "/digits/1/model.onnx", "digits//1/model.onnx", "../digits/1/model.onnx",
         "digits/../x/1/model.onnx", "digits/0/model.onnx", "digits/01/model.onnx", "digits/+1/model.onnx",
-        "digits/1/model.onnx/x", "digits/1/../2/model.onnx", "digits/1/other", "Digits/1/model.onnx",
+        "digits/1/model.onnx/x", "digits/1/../2/model.onnx", "digits/1/other", "digits/1/readme.md", "digits/README.md",
+        "Digits/1/model.onnx",
         "a_b/config.pbtxt", f"{'a' * 64}/config.pbtxt", "-a/config.pbtxt", "digits/9223372036854775808/model.onnx",
         "digits/1/profiles/rpi5.yaml", "digits/1/profiles/rpi5-20261340T000000Z.yaml",
         "digits/1/profiles/a/b-20260101T000000Z.yaml",
