@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Ladders by task, versions ascending, and what is wrong with the versions that are not in them."""
+    """Ladders by task, versions ascending, and what is wrong with the versions that are not in them.
+
+    `documents` holds the newest profile of each hardware class as its file has it, by version name (`TASK-VERSION`) and
+    class: there may be more in it than the API's fields, and nothing of that was checked.
+    """
 
     ladders: Mapping[str, tuple[Row, ...]]
     faults: tuple[str, ...]
+    documents: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 def parse_spec(key: str, spec: Mapping[str, Any]) -> ModelVersionSpec:
@@ -81,30 +86,49 @@ def read_local(root: Path) -> Catalogue:
     """Read the ladders of a folder. Raises PortingError when there is no task in it."""
     ladders: dict[str, tuple[Row, ...]] = {}
     faults: list[str] = []
+    documents: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for task in read_folder(root):
         faults += task.faults
         specs = []
         for version in task.versions:
             try:
-                specs.append(local_spec(version))
+                profiles = _local_profiles(version)
+                specs.append(_local_spec(version, profiles))
+                documents[f"{task.name}-{version.number}"] = _by_class(profiles)
             except PortingError as error:
                 faults.append(str(error))
         ladders[task.name] = ladder(specs)
-    return Catalogue(ladders, tuple(faults))
+    return Catalogue(ladders, tuple(faults), documents)
 
 
 def local_spec(version: LocalVersion) -> ModelVersionSpec:
     """Read a version of a folder with its newest profiles. Raises PortingError."""
+    return _local_spec(version, _local_profiles(version))
+
+
+def _local_profiles(version: LocalVersion) -> list[Mapping[str, Any]]:
     profiles = []
     for path in _newest(version):
         try:
             profiles.append(parse_yaml_mapping(str(path), path.read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, Corrupt, yaml.YAMLError) as error:
             raise PortingError(f"{path}: {error}") from None
+    return profiles
+
+
+def _by_class(profiles: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    return {str(profile.get("hardwareClass")): profile for profile in profiles}
+
+
+def _local_spec(version: LocalVersion, profiles: Sequence[Mapping[str, Any]]) -> ModelVersionSpec:
+    return spec_in_folder(str(version.folder / "version.yaml"), version.spec, profiles)
+
+
+def spec_in_folder(where: str, spec: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]] = ()) -> ModelVersionSpec:
+    """Read what a version.yaml in a folder holds, with these profiles. Raises PortingError naming `where`."""
     # In a folder the uri is a bare file name, which is no address yet.
-    artifact = {**version.spec["artifact"], "uri": f"s3://not-published/{version.task}/{version.number}/model.onnx"}
-    where = str(version.folder / "version.yaml")
-    return parse_spec(where, {**version.spec, "artifact": artifact, "profiles": profiles})
+    uri = f"s3://not-published/{spec['taskRef']['name']}/{spec['version']}/model.onnx"
+    return parse_spec(where, {**spec, "artifact": {**spec["artifact"], "uri": uri}, "profiles": list(profiles)})
 
 
 async def read_remote(repository: ModelRepository) -> Catalogue:
@@ -112,6 +136,7 @@ async def read_remote(repository: ModelRepository) -> Catalogue:
     listing = await repository.list_objects()
     ladders: dict[str, tuple[Row, ...]] = {}
     faults: list[str] = []
+    documents: dict[str, Mapping[str, Mapping[str, Any]]] = {}
     for task in listing.tasks():
         specs = []
         for number in listing.versions(task):
@@ -120,6 +145,7 @@ async def read_remote(repository: ModelRepository) -> Catalogue:
                 spec = parse_spec(f"{task}/{number}/version.yaml", record.spec)
                 if spec.task_ref.name == task:
                     specs.append(spec)
+                    documents[f"{task}-{number}"] = _by_class(record.spec["profiles"])
                 else:
                     faults.append(f"{task}/{number}/version.yaml is of task {spec.task_ref.name!r}: wrong folder")
             except (Corrupt, PortingError) as error:
@@ -127,7 +153,7 @@ async def read_remote(repository: ModelRepository) -> Catalogue:
             except RepositoryError as error:
                 faults.append(f"{task}/{number}: {error}")
         ladders[task] = ladder(specs)
-    return Catalogue(ladders, tuple(faults))
+    return Catalogue(ladders, tuple(faults), documents)
 
 
 def _newest(version: LocalVersion) -> list[Path]:

@@ -2,50 +2,47 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
-from rung_porting.errors import PortingError
+from rung_porting.show.record import Record, read_record
+
+HEAD = ("trial", "version", "accuracy", "MFLOP", "1-thread ms", "how", "verdict")
 
 
-def read_search(path: Path) -> Mapping[str, Any]:
-    """Read the record that `run` leaves. Raises PortingError: it can't be read, or is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PortingError(f"{path}: {error}") from None
-    if not isinstance(content, dict) or not {"task", "trials", "over"} <= content.keys():
-        raise PortingError(f"{path} is no record of a search")
-    return content
+def search_rows(record: Record) -> Iterator[tuple[str, ...]]:
+    """Yield the record of a search row by row, in the order of the trials, under HEAD."""
+    for trial in record.trials:
+        name, how = f"#{trial.trial}", trial.sentence
+        for tried in trial.made:
+            yield (
+                name,
+                str(tried.number or "-"),
+                f"{tried.accuracy:.2%}",
+                f"{tried.flops / 1e6:.3g}",
+                f"{tried.latency_seconds * 1e3:.3g}",
+                "its INT8 version" if tried.int8 else how,
+                tried.verdict,
+            )
+            name = ""
+        if trial.failure is not None:
+            yield name, "-", "-", "-", "-", how, f"failed: {trial.failure}"
+        for note in trial.notes:
+            yield "", "-", "-", "-", "-", "its INT8 version", note
 
 
 def search_table(path: Path) -> Table:
     """Return the record of a search as a table, in the order of the trials. Raises PortingError."""
-    record = read_search(path)
-    table = Table(title=record["task"], title_justify="left")
-    for name in ("trial", "version", "accuracy", "MFLOP", "1-thread ms"):
+    record = read_record(path)
+    table = Table(title=Text(record.task), title_justify="left")
+    for name in HEAD[:5]:
         table.add_column(name, justify="right", no_wrap=True)
-    for name in ("how", "verdict"):
+    for name in HEAD[5:]:
         table.add_column(name, overflow="fold")
-    for trial in record["trials"]:
-        name, how = f"#{trial['trial']}", trial["sentence"]
-        for version in trial["versions"]:
-            table.add_row(
-                name,
-                str(version["number"] or "-"),
-                f"{version['accuracy']:.2%}",
-                f"{version['flops'] / 1e6:.3g}",
-                f"{version['latencySeconds'] * 1e3:.2f}",
-                "its INT8 version" if version["int8"] else how,
-                version["verdict"],
-            )
-            name = ""
-        if trial["failure"] is not None:
-            table.add_row(name, "-", "-", "-", "-", how, f"failed: {trial['failure']}")
-        for note in trial["notes"]:
-            table.add_row("", "-", "-", "-", "-", "its INT8 version", note)
+    for row in search_rows(record):
+        # As Text, a cell with square brackets is not taken for markup.
+        table.add_row(*map(Text, row))
     return table
