@@ -11,8 +11,10 @@ from typing import Any
 from rung.api.porting import PortingPlan
 from rung_porting.errors import PortingError
 from rung_porting.recipe import Recipe
+from rung_porting.repository.catalogue import spec_in_folder
 from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
 from rung_porting.repository.ladder import Candidate, Rung, dominators, number_versions
+from rung_porting.show.card import PLAN_SUFFIX, card_text, plan_text
 from rung_porting.stages import Made, Outcome
 from rung_porting.store import file_sha256
 
@@ -69,7 +71,9 @@ def _cost(made: Made) -> float:
 
 
 def write_ladder(plan: PortingPlan, outcomes: Sequence[Outcome], why_over: str, output: Path) -> None:
-    """Write what survived into `output/TASK`, and the record of the search into `output/TASK.search.json`.
+    """Write what survived into `output/TASK`, each version with its card; beside it the plan and what was tried.
+
+    These are `output/TASK.plan.yaml`, which `rung-port run` takes again, and `output/TASK.search.json`.
 
     Raises:
         PortingError: other content is there, or the disk is full.
@@ -77,16 +81,26 @@ def write_ladder(plan: PortingPlan, outcomes: Sequence[Outcome], why_over: str, 
     verdicts = judge_versions(plan, [version for outcome in outcomes for version in outcome.versions])
     classes = _classes(verdicts[0].made.model)
     shapes = TensorShapes("input", tuple(plan.input), "logits", (classes,))
+    config = config_text(plan.task, shapes, plan.export.max_batch_size)
+    specs = {each.number: version_spec(plan, each, verdicts) for each in verdicts if each.number is not None}
+    cards = version_cards(plan, specs, config)
     try:
-        write_config(output, plan.task, config_text(plan.task, shapes, plan.export.max_batch_size))
+        write_config(output, plan.task, config)
         for verdict in verdicts:
             if verdict.number is not None:
-                spec = version_spec(plan, verdict, verdicts)
-                write_version(output, plan.task, verdict.number, verdict.made.model, spec)
+                number = verdict.number
+                write_version(output, plan.task, number, verdict.made.model, specs[number], cards[number])
+        (output / f"{plan.task}{PLAN_SUFFIX}").write_text(plan_text(plan), encoding="utf-8")
         record = search_record(plan, outcomes, verdicts, why_over)
         (output / f"{plan.task}.search.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise PortingError(f"{error.filename or output}: {error.strerror}") from None
+
+
+def version_cards(plan: PortingPlan, specs: Mapping[int, Mapping[str, Any]], config: str) -> dict[int, str]:
+    """Return the model card of each version, by its number."""
+    read = {number: spec_in_folder(f"{plan.task}-{number}", spec) for number, spec in specs.items()}
+    return {number: card_text(spec, list(read.values()), config, plan) for number, spec in read.items()}
 
 
 def _classes(model: Path) -> int:
