@@ -6,13 +6,16 @@ import asyncio
 import importlib.util
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rung_porting.run_commands import plan_command, run_command
+
+if TYPE_CHECKING:
+    from rung_porting.show.view import TaskView
 
 Body = Callable[[], Coroutine[Any, Any, int]]
 
@@ -79,29 +82,81 @@ def register_command(
 @main.command("show")
 @click.argument("source")
 @click.option("--endpoint", help="http(s)://HOST:PORT of an S3 that is not AWS. [default: AWS_ENDPOINT_URL]")
-def show_command(source: str, endpoint: str | None) -> None:
-    """Show the ladders of a folder or of s3://BUCKET/PREFIX."""
-    _need("rich")
+@click.option("--task", "tasks", metavar="TASK", multiple=True, help="Only this one; may be given several times.")
+@click.option(
+    "--hardware-class",
+    metavar="CLASS",
+    help="Judge by the throughput measured on this class. [default: the first that all versions were profiled on]",
+)
+@click.option(
+    "--png",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="Draw the frontiers: into one picture when PATH ends in .png, else one for each task in the folder PATH.",
+)
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write one page with all there is to see, for any browser, without a network.",
+)
+@click.option("--card", metavar="TASK/VERSION", help="Print only the model card of this version, as Markdown.")
+def show_command(
+    source: str,
+    endpoint: str | None,
+    tasks: tuple[str, ...],
+    hardware_class: str | None,
+    png: Path | None,
+    html: Path | None,
+    card: str | None,
+) -> None:
+    """Show the ladders in SOURCE: a folder that `run` wrote, or s3://BUCKET/PREFIX.
+
+    Prints a table for each task. A version is on the frontier while no other one beats it in both accuracy and cost.
+    Cost is measured throughput where all versions of a task were profiled on one hardware class; before that it is only
+    estimated, from the operations of one inference, and every picture says so.
+
+    \b
+      rung-port show out/models
+      rung-port show out/models --html ladders.html --png ladders.png
+      rung-port show s3://models/rung --hardware-class n100 --html ladders.html
+      rung-port show s3://models/rung --card digits/1098820 > card.md
+    """
+    needed = [("rich", card is None), ("matplotlib", png is not None), ("plotly", html is not None)]
+    _need(*(name for name, wanted in needed if wanted), extra="show")
 
     async def body() -> int:
-        from rich.console import Console
+        from rung_porting.show.outputs import Source, look, render_card, write_page, write_pictures
 
-        from rung.adapters.s3 import ModelRepository
-        from rung_porting.repository.catalogue import read_local, read_remote
-        from rung_porting.show.table import ladder_table
-
-        if "://" in source:
-            catalogue = await read_remote(ModelRepository(source, endpoint=endpoint))
-        else:
-            catalogue = read_local(Path(source))
-        console = Console()
-        for task, rows in catalogue.ladders.items():
-            console.print(ladder_table(task, rows))
-        for fault in catalogue.faults:
+        place = Source.named(source, endpoint)
+        if card is not None:
+            click.echo(await render_card(place, card), nl=False)
+            return 0
+        shown = await look(place, tasks, hardware_class)
+        _print_tables(shown.views)
+        if png is not None:
+            for path in write_pictures(shown.views, png):
+                click.echo(f"wrote {path}")
+        if html is not None:
+            write_page(shown, place, html)
+            click.echo(f"wrote {html}")
+        for fault in shown.faults:
             _say(f"refused: {fault}")
-        return len(catalogue.faults)
+        return len(shown.faults)
 
+    if card is not None and (png or html or tasks or hardware_class):
+        raise click.UsageError("--card prints one card and nothing else: leave out the other options")
     _finish(body)
+
+
+def _print_tables(views: Sequence[TaskView]) -> None:
+    from rich.console import Console
+
+    from rung_porting.show.table import ladder_table
+
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    for view in views:
+        console.print(ladder_table(view.task, view.rows))
 
 
 def _say(line: str) -> None:
@@ -122,11 +177,11 @@ def _finish(body: Body) -> None:
         sys.exit(1)
 
 
-def _need(*modules: str) -> None:
+def _need(*modules: str, extra: str = "porting") -> None:
     """Say in one line what is missing, instead of a traceback."""
     missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if missing:
-        raise click.ClickException(f"this needs {', '.join(missing)}: pip install 'rung[porting]'")
+        raise click.ClickException(f"this needs {', '.join(missing)}: pip install 'rung[{extra}]'")
 
 
 def _add_profile() -> None:
