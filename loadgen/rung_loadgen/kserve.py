@@ -15,7 +15,7 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 from tritonclient.grpc import service_pb2
-from tritonclient.utils import triton_to_np_dtype
+from tritonclient.utils import serialize_byte_tensor, triton_to_np_dtype
 
 _SERVICE = "/inference.GRPCInferenceService/"
 _CHANNEL_OPTIONS = (
@@ -139,14 +139,21 @@ def serialise_request(model: str, specs: Sequence[TensorSpec], tensors: dict[str
         ):
             raise ServerError(f"input {spec.name!r} of {model!r} takes shape {spec.shape}, the data has {array.shape}")
         request.inputs.add(name=spec.name, datatype=spec.datatype, shape=array.shape)
-        request.raw_input_contents.append(np.ascontiguousarray(array, dtype=numpy_dtype(spec, model)).tobytes())
+        request.raw_input_contents.append(_raw(np.ascontiguousarray(array, dtype=numpy_dtype(spec, model)), spec))
     return bytes(request.SerializeToString())
 
 
+def _raw(array: npt.NDArray[Any], spec: TensorSpec) -> bytes:
+    """Return the bytes of a tensor as KServe v2 has them: little-endian, text with its length before it."""
+    if spec.datatype == "BYTES":
+        return bytes(serialize_byte_tensor(array).item()) if array.size else b""
+    return array.tobytes()
+
+
 def numpy_dtype(spec: TensorSpec, model: str) -> np.dtype[Any]:
-    """Return the numpy type of an input; raises ServerError for types that can't be made up (BYTES, BF16)."""
+    """Return the numpy type of an input: object for BYTES. Raises ServerError for unknown types."""
     kind: Any = triton_to_np_dtype(spec.datatype)
-    if kind is None or spec.datatype in ("BYTES", "BF16"):
+    if kind is None:
         raise ServerError(f"input {spec.name!r} of {model!r} has datatype {spec.datatype}, which is not supported")
     dtype: np.dtype[Any] = np.dtype(kind)
     return dtype

@@ -127,13 +127,34 @@ def test_requests_are_checked_against_what_the_model_takes() -> None:
         serialise_request("m", [IMAGE], {})
     with pytest.raises(ServerError, match=r"takes shape \(-1, 1, 2, 2\), the data has \(1, 3\)"):
         serialise_request("m", [IMAGE], {"x": np.zeros((1, 3))})
-    with pytest.raises(ServerError, match="BYTES, which is not supported"):
-        random_requests("m", [TensorSpec("t", "BYTES", (-1,))], np.random.default_rng(1))
+    with pytest.raises(ServerError, match="FP8, which is not supported"):
+        random_requests("m", [TensorSpec("t", "FP8", (-1,))], np.random.default_rng(1))
 
 
-@pytest.mark.parametrize("datatype", ["FP32", "FP16", "FP64", "INT64", "UINT8", "BOOL"])
+def test_shapes_can_be_given_with_or_without_the_batch() -> None:
+    free = [TensorSpec("x", "FP32", (-1, 3, -1, -1))]
+    for shape in ((3, 8, 8), (1, 3, 8, 8)):
+        [request] = random_requests("m", free, np.random.default_rng(1), count=1, shapes={"x": shape})
+        sent = service_pb2.ModelInferRequest.FromString(request)
+        assert list(sent.inputs[0].shape) == [1, 3, 8, 8]
+    with pytest.raises(ServerError, match=r"takes shape \(-1, 3, -1, -1\), the data has \(8, 8\)"):
+        random_requests("m", free, np.random.default_rng(1), shapes={"x": (8, 8)})
+    with pytest.raises(ServerError, match=r"no input \['y'\]; it takes \['x'\]"):
+        random_requests("m", free, np.random.default_rng(1), shapes={"y": (8, 8)})
+    with pytest.raises(ServerError, match="more than"):
+        random_requests("m", free, np.random.default_rng(1), shapes={"x": (3, 10**6, 10**6)})
+
+
+def test_texts_carry_their_lengths() -> None:
+    [request] = random_requests("m", [TensorSpec("t", "BYTES", (-1, 2))], np.random.default_rng(1), count=1)
+    [raw] = service_pb2.ModelInferRequest.FromString(request).raw_input_contents
+
+    assert (raw[:4], raw[12:16], len(raw)) == (b"\x08\0\0\0", b"\x08\0\0\0", 24)
+
+
+@pytest.mark.parametrize("datatype", ["FP32", "FP16", "FP64", "INT64", "UINT8", "BOOL", "BF16", "BYTES"])
 def test_random_requests_are_as_long_as_their_type_says(datatype: str) -> None:
-    size = {"FP16": 2, "FP64": 8, "INT64": 8, "UINT8": 1, "BOOL": 1}.get(datatype, 4)
+    size = {"BYTES": 12, "BF16": 2, "FP16": 2, "FP64": 8, "INT64": 8, "UINT8": 1, "BOOL": 1}.get(datatype, 4)
     requests = random_requests("m", [TensorSpec("x", datatype, (-1, 10))], np.random.default_rng(1), count=3)
 
     assert len(set(requests)) == 3
