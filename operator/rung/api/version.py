@@ -109,10 +109,18 @@ class Profile(Model):
     """CPU-seconds that one inference costs."""
     memory_bytes: PositiveCount | None = None
     """Peak memory of the loaded version, in bytes."""
+    standby_memory_bytes: PositiveCount | None = None
+    """Memory of the version while it is loaded and answers nothing, in bytes."""
     load_time: PositiveDuration | None = None
     """Time from the order to load until the version answers."""
+    load_cpu_seconds: NotNegative | None = None
+    """CPU-seconds that loading it cost the server."""
     batch_size: PositiveCount = 1
     """Largest batch while this was measured."""
+    instances: PositiveCount = 1
+    """Instances of the model while this was measured."""
+    co_location_factor: Positive | None = None
+    """How many times dearer, in CPU-seconds, inferences were beside another task than alone; 1 is no difference."""
     profiled_at: AwareDatetime | None = None
     """When this was measured."""
     tool: Annotated[str, Field(max_length=253)] | None = None
