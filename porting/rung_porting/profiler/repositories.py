@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rung.adapters.s3 import ModelRepository
-from rung.core.repository_layout import config_key, parse_key
+from rung.core.repository_layout import config_key, newest_profiles
 
 
 class Repository(Protocol):
@@ -20,6 +20,9 @@ class Repository(Protocol):
 
     async def profiled_classes(self, task: str, number: int) -> set[str]:
         """Return the hardware classes that have a profile of this version."""
+
+    async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
+        """Return the text of the newest profile of this version on a class; None when there is none."""
 
     async def write(self, key: str, text: str) -> None:
         """Write a new file; never overwrites."""
@@ -43,6 +46,11 @@ class S3Repository:
         """Return the hardware classes that have a profile of this version."""
         return set((await self._repository.list_objects()).profiles(task, number))
 
+    async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
+        """Return the text of the newest profile of this version on a class; None when there is none."""
+        key = (await self._repository.list_objects()).profiles(task, number).get(hardware_class)
+        return None if key is None else await self._repository.read_text(key)
+
     async def write(self, key: str, text: str) -> None:
         """Write a new object."""
         await self._repository.put_if_absent(key, text.encode())
@@ -64,9 +72,16 @@ class FolderRepository:
 
     async def profiled_classes(self, task: str, number: int) -> set[str]:
         """Return the hardware classes that have a profile of this version."""
+        return set(self._profiles(task, number))
+
+    async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
+        """Return the text of the newest profile of this version on a class; None when there is none."""
+        key = self._profiles(task, number).get(hardware_class)
+        return None if key is None else (self._folder / key).read_text(encoding="utf-8")
+
+    def _profiles(self, task: str, number: int) -> dict[str, str]:
         paths = (self._folder / task / str(number)).glob("profiles/*.yaml")
-        keys = (parse_key(str(path.relative_to(self._folder))) for path in paths)
-        return {key.hardware_class for key in keys if key is not None and key.hardware_class is not None}
+        return newest_profiles(str(path.relative_to(self._folder)) for path in paths)
 
     async def write(self, key: str, text: str) -> None:
         """Write a new file."""
