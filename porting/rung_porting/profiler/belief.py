@@ -72,8 +72,21 @@ class Belief:
 
     @property
     def best(self) -> float:
-        """The median: where the next probe tells most, and the number when there is no further one."""
+        """The median: the number when there is no further probe."""
         return self.quantile(0.5)
+
+    @property
+    def next_rate(self) -> float:
+        """Where the next probe tells most: at the median, or just above it when more belief lies above than below.
+
+        Asked again and again at the very rate of the median, a server that keeps it says nothing of those above.
+        """
+        cumulated = np.cumsum(self.probability)
+        place = min(int(np.searchsorted(cumulated, 0.5)), self.rates_rps.size - 1)
+        below, above = cumulated[place] - self.probability[place], 1.0 - cumulated[place]
+        if above <= below or place + 1 == self.rates_rps.size:
+            return float(self.rates_rps[place])
+        return float(np.sqrt(self.rates_rps[place] * self.rates_rps[place + 1]))
 
     def interval(self, probability: float = 0.9) -> tuple[float, float]:
         """Return the rates between which the limit lies with this probability."""

@@ -67,9 +67,13 @@ class Shares:
             return 0.0
         if cpu_limit_cores is not None and server >= _LIMIT_REACHED * cpu_limit_cores:
             return 0.0
-        # It may have given less way than the client took, where it has a limit; never more.
-        wanted = self.client_cores if cpu_limit_cores is None else min(self.client_cores, cpu_limit_cores - server)
-        return max(0.0, wanted) / server if server > 0 else float("inf")
+        if server <= 0:
+            return float("inf")
+        # Neighbours would have had their part of what the client had; and a limit would have ended the server's.
+        gained = self.client_cores * server / others
+        if cpu_limit_cores is not None:
+            gained = min(gained, cpu_limit_cores - server)
+        return max(0.0, gained) / server
 
 
 def look(stat: Path = Path("/proc/stat")) -> Look | None:

@@ -77,7 +77,7 @@ async def highest_kept_rate(
     belief = Belief.before(bound_rps, ceiling_rps or bound_rps)
     any_kept = False
     for _ in range(max_probes):
-        rate = belief.best
+        rate = belief.next_rate
         verdict = await probe(rate)
         any_kept = any_kept or verdict.kept
         belief = belief.after(rate, verdict.kept, trust(verdict.latency_by_limit))

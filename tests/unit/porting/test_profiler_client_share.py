@@ -26,7 +26,9 @@ from rung_porting.profiler.client_share import Look, Shares, is_local, look, sha
         # It could have had no more than its limit.
         (Shares(2, busy_cores=2.0, client_cores=0.8, server_cores=0.8), True, 1.0, 0.2 / 0.8),
         # Not an address of ours, but CPU like the server's is used here: a pod of the same node.
-        (Shares(2, busy_cores=2.0, client_cores=0.5, server_cores=1.4), None, None, 0.5 / 1.4),
+        (Shares(2, busy_cores=2.0, client_cores=0.5, server_cores=1.4), None, None, 0.5 / 1.5),
+        # A neighbour would have had most of it.
+        (Shares(2, busy_cores=2.0, client_cores=0.2, server_cores=0.6), True, None, 0.2 / 1.8),
         # Not an address of ours, and its CPU is not used here: another machine.
         (Shares(2, busy_cores=2.0, client_cores=1.9, server_cores=4.0), None, None, 0.0),
         # Not an address of ours, and nobody counts it.
