@@ -56,12 +56,15 @@ images: setup ## Build the container images (with buildah) and load them into th
 	$(BIN)/python -m rung_devcluster images $(ARGS)
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench-swap bench-operator
+.PHONY: bench-swap bench-operator bench-profiler
 bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
 	$(BIN)/python bench/bench_swap.py $(ARGS)
 
 bench-operator: setup ## The operator's CPU and memory with 2 and with 200 tasks
 	$(BIN)/python bench/bench_operator.py $(ARGS)
+
+bench-profiler: setup setup-triton ## The profiler against perf_analyzer and against itself: agreement, repeatability
+	$(BIN)/python bench/bench_profiler.py $(ARGS)
 
 # ---------------------------------------------------------------- environments, pinned with hashes
 .PHONY: setup setup-triton setup-porting

