@@ -18,8 +18,8 @@ class Effort:
     moderate_seconds: float
     tolerance: float
     """The search ends when the 90 % interval is this narrow, relative."""
-    max_probes: int = 8
-    """It ends after this many probes in any case: the budget."""
+    max_probes: int = 5
+    """It ends after this many probes in any case, the budget; after twice as many while no rate was kept."""
     loads: tuple[float, ...] = ()
     """Shares of the highest rate at which the curve gets points of its own, beside the search's."""
     load_seconds: float = 4.0
@@ -67,21 +67,21 @@ async def highest_kept_rate(
     probe: Callable[[float], Awaitable[Verdict]],
     *,
     tolerance: float,
-    max_probes: int = 8,
+    max_probes: int = 5,
     ceiling_rps: float | None = None,
 ) -> Found | None:
     """Search the highest rate that `probe` says is kept, up to `ceiling_rps` (by default `bound_rps`).
 
-    `bound_rps` is what a closed loop reached. Returns None when no probe within the budget was kept.
+    `bound_rps` is what a closed loop reached. Returns None when none of 2 x `max_probes` probes was kept.
     """
     belief = Belief.before(bound_rps, ceiling_rps or bound_rps)
     any_kept = False
-    for _ in range(max_probes):
+    for count in range(1, 2 * max_probes + 1):
         rate = belief.next_rate
         verdict = await probe(rate)
         any_kept = any_kept or verdict.kept
         belief = belief.after(rate, verdict.kept, trust(verdict.latency_by_limit))
-        if any_kept and belief.width() <= tolerance:
+        if any_kept and (belief.width() <= tolerance or count >= max_probes):
             break
     if not any_kept:
         return None
