@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,6 +165,31 @@ def test_what_can_not_be_measured_is_told_with_what_to_do(
     assert "Traceback" not in done.stderr
     assert done.stdout == "", "no number"
     assert not file.exists()
+
+
+def test_on_the_only_core_of_the_server_no_number_is_reported(tmp_path: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    write_task(tmp_path / "models", "tiny", {1: 1}, width=64)
+    with running_triton(tmp_path, "--model-control-mode=none") as server:
+        assert server.process is not None
+        for pid in (server.process.pid, *server.stub_pids()):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+        # The client costs about as much as this model: it gets half of what the server could have had.
+        program = f"import os; os.sched_setaffinity(0, {{{core}}}); " + (
+            "from rung_porting.profiler.profile import profile; profile()"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", program, "--triton", server.address, "--model", "tiny", "--slo", "3s",
+             "--pid", str(server.process.pid)],
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+
+    assert done.returncode == 1, done.stderr
+    refused = r"tiny: no number, three times: the client used \d\.\d\d of 1 cores and none was idle"
+    assert re.search(refused, done.stderr), done.stderr
+    assert "run the client on another machine, or give the server a CPU limit" in done.stderr
+    assert done.stdout == ""
 
 
 async def test_a_server_that_is_away_or_hangs_is_named_in_bounded_time(tmp_path: Path) -> None:

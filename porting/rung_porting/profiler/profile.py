@@ -110,6 +110,8 @@ def profile(
         )
     if repository is not None and output is not None:
         raise click.UsageError("profiles of a repository are written beside its versions; --output is for --model")
+    if output is not None and not output.absolute().parent.is_dir():
+        raise click.UsageError(f"--output {output}: there is no folder {output.parent}; make it first")
     if agent is not None and pid is not None:
         raise click.UsageError("give --agent or --pid, not both")
     if co_locate and len(tasks) + len(models) < 2:

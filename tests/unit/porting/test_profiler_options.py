@@ -69,6 +69,7 @@ SERVED = ["--triton", "127.0.0.1:1", "--model", "m"]
         ([*SERVED, "--instances", "99999999999999999999"], "whole numbers from 1 to 1024"),
         ([*SERVED, "--agent", "h", "--pid", "1"], "not both"),
         ([*SERVED, "--pid", "99999999"], "there is no process 99999999"),
+        ([*SERVED, "--output", "/no/such/folder/file.yaml"], "there is no folder /no/such/folder"),
         ([*SERVED, "--co-locate"], "needs two tasks or models"),
         ([*SERVED, "--cpu", "nan"], "no number of cores"),
         ([*SERVED, "--cpu", "-1"], "no number of cores"),
