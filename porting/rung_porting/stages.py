@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan
+from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan, PruneSpec
 from rung_porting.errors import PortingError
 from rung_porting.importing import source_sha256
 from rung_porting.recipe import Recipe, Turn
@@ -121,7 +121,7 @@ class Workshop:
         methods = self.plan.methods
         content: dict[str, Any] = {"common": self._common, "recipe": recipe.model_dump(mode="json")}
         if recipe.turns:
-            content["backend"] = methods.prune.backend if methods.prune else Backend.AUTO
+            content["prune"] = [(methods.prune or PruneSpec()).backend, (methods.prune or PruneSpec()).round_to]
         if any(turn.distill for turn in recipe.turns) and methods.distill is not None:
             content["distill"] = methods.distill.to_json()
         return digest_of(content)
@@ -189,13 +189,14 @@ class Workshop:
         """Take channels out with the plan's backend; Auto: NNI, and Torch-Pruning where NNI can't."""
         import torch
 
-        from rung_porting.methods.interface import CannotPrune, Pruner, uniform
+        from rung_porting.methods.interface import CannotPrune, Pruner, rounded, uniform
         from rung_porting.methods.prune_nni import NniPruner
         from rung_porting.methods.prune_torch_pruning import TorchPruningPruner
         from rung_porting.methods.sensitivity import by_sensitivity
         from rung_porting.models.structure import restore, structure_of
 
-        backend = self.plan.methods.prune.backend if self.plan.methods.prune else Backend.AUTO
+        spec = self.plan.methods.prune or PruneSpec()
+        backend, multiple = spec.backend, spec.round_to
         torch.manual_seed(self.plan.seed)
         sample = torch.from_numpy(self.data.first("validation", _TRACED_SAMPLES).inputs)
         before = (structure_of(module), {name: tensor.clone() for name, tensor in module.state_dict().items()})
@@ -206,7 +207,9 @@ class Workshop:
                 shares = by_sensitivity(pruner, module, groups, turn.sparsity, self.data, sample)
             else:
                 shares = uniform(groups, turn.sparsity)
-            pruner.prune(module, shares, turn.criterion, self.data, sample)
+            layers = structure_of(module)
+            widths = {name: int(layers[name].get("out_channels") or layers[name]["out_features"]) for name in shares}
+            pruner.prune(module, rounded(shares, widths, multiple), turn.criterion, self.data, sample)
 
         if backend is not Backend.TORCH_PRUNING:
             try:

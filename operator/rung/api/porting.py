@@ -139,6 +139,8 @@ class PruneSpec(Model):
     """In how many turns of pruning and fine-tuning a sparsity is reached; the search chooses among these."""
     max_sparsity: Annotated[Number, Field(gt=0, lt=1)] = 0.98
     """Largest share of channels that leaves."""
+    round_to: Annotated[Integer, Field(ge=1, le=128)] = 8
+    """Layers keep a multiple of so many channels, as runtimes compute them in blocks; 1: any number."""
     epochs: Annotated[tuple[Annotated[Integer, Field(ge=1, le=100_000)], ...], Field(min_length=1, max_length=16)] = (
         2,
         4,

@@ -49,6 +49,27 @@ class Pruner(Protocol):
         """
 
 
+def rounded(sparsities: Mapping[str, float], widths: Mapping[str, int], multiple: int) -> dict[str, float]:
+    """Return sparsities that leave a multiple of so many channels in every layer, the nearest one.
+
+    Runtimes compute channels in blocks (ONNX Runtime on AVX-512: 16), so that 17 channels take nearly the time of 32.
+    Layers of which less than one block is left stay as they are.
+
+    Args:
+        sparsities: the share of output channels that leaves, by layer.
+        widths: output channels, by layer.
+        multiple: 1 changes nothing.
+    """
+    found = {}
+    for layer, share in sparsities.items():
+        width = widths[layer]
+        left = width * (1.0 - share)
+        kept = multiple * round(left / multiple) if left >= multiple else max(1, round(left))
+        # A little more than the exact share: pruners round the number of channels that leave down.
+        found[layer] = min(1.0 - 1e-6, (width - min(width, kept)) / width + 1e-6) if kept < width else 0.0
+    return found
+
+
 def uniform(groups: tuple[tuple[str, ...], ...], sparsity: float) -> dict[str, float]:
     """Return the same sparsity for every layer."""
     return {layer: sparsity for group in groups for layer in group}

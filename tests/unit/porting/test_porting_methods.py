@@ -24,7 +24,7 @@ from rung_porting.data.images import Cifar10, ImageFolders  # noqa: E402
 from rung_porting.data.source import Data, Samples  # noqa: E402
 from rung_porting.errors import PortingError  # noqa: E402
 from rung_porting.methods.distill import Teacher  # noqa: E402
-from rung_porting.methods.interface import CannotPrune, Pruner, uniform  # noqa: E402
+from rung_porting.methods.interface import CannotPrune, Pruner, rounded, uniform  # noqa: E402
 from rung_porting.methods.prune_nni import NniPruner  # noqa: E402
 from rung_porting.methods.prune_torch_pruning import TorchPruningPruner  # noqa: E402
 from rung_porting.methods.quantize import quantize  # noqa: E402
@@ -193,6 +193,15 @@ def test_the_laws_of_shares() -> None:
     buckets = split_evenly([(str(index),) for index in range(10)], 4)
     assert [len(bucket) for bucket in buckets] == [2, 3, 3, 2]
     assert split_evenly([("a",)], 6) == [(("a",),)]
+
+
+def test_what_is_left_is_a_multiple_of_a_block() -> None:
+    widths = {"wide": 64, "narrow": 10, "same": 8}
+    shares = rounded({"wide": 0.48, "narrow": 0.7, "same": 0.02}, widths, 8)
+    assert [widths[name] - int(widths[name] * share) for name, share in shares.items()] == [32, 3, 8]
+    assert shares["same"] == 0.0
+    anyhow = rounded({"wide": 0.48, "narrow": 0.999}, widths, 1)
+    assert [widths[name] - int(widths[name] * share) for name, share in anyhow.items()] == [33, 1]
 
 
 def _no(_: float) -> None:
