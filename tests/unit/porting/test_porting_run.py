@@ -75,7 +75,7 @@ def test_a_strangers_network_becomes_a_ladder(done: Path) -> None:
     rows = read_local(done / "models").ladders["tumours"]
     methods = {row.spec.lineage.method for row in rows}
     assert "base" in methods
-    assert any(method.startswith("l1") for method in methods)
+    assert any("l1" in method or "taylor" in method for method in methods)
     (base,) = (row for row in rows if row.spec.lineage.method == "base")
     floats = [row for row in rows if "int8" not in row.spec.lineage.method]
     smallest = min(row.spec.lineage.flops or 0 for row in floats)
@@ -90,7 +90,7 @@ def test_published_accuracy_is_what_onnxruntime_shows_on_the_test_split(done: Pa
     for row in read_local(done / "models").ladders["tumours"]:
         found = judge(done / "models" / "tumours" / str(row.number) / "model.onnx", data, "test")
         assert found.accuracy == pytest.approx(row.spec.accuracy.value, abs=1e-6)
-        assert row.spec.accuracy.samples == 300
+        assert row.spec.accuracy.samples == 100
         assert row.number - 1_000_000 in (round(found.accuracy * 100_000) + tie for tie in range(8))
 
 
