@@ -146,7 +146,8 @@ class PruneSpec(Model):
         4,
         8,
     )
-    """Epochs of fine-tuning at most; the search chooses among these."""
+    """Epochs of fine-tuning at most; the search chooses among these. They hold down to a quarter of the operations;
+    below, they rise with the square root of the ratio, up to eight times: small versions need more, cheaper ones."""
     learning_rate_scale: Range = Range(min=0.3, max=4.0)
     """The fine-tuning's learning rate, as a multiple of the training's; the search chooses within."""
 

@@ -131,8 +131,11 @@ def _masks(
         pruner = simple[criterion](module, configuration)
     else:
         pruner = TaylorPruner(module, configuration, _evaluator(module, data), training_steps=_TAYLOR_STEPS)
+        # As in training: networks may do much more for an answer (several crops) than for a gradient.
+        module.train()
     _, masks = pruner.compress()
     pruner.unwrap_model()
+    module.eval()
     return dict(masks)
 
 

@@ -33,6 +33,7 @@ class _Known:
 
 
 FROM_BASE, FROM_NEIGHBOUR = "base", "neighbour"
+_MOST_EPOCHS_FACTOR = 8
 _STARTUP_ROUNDS = 3
 """Before TPE chooses by what it learned, it tries settings at random."""
 
@@ -130,7 +131,7 @@ class Explorer:
                 sparsity=max(each, 0.01),
                 criterion=criterion,
                 allocation=allocation,
-                epochs=epochs,
+                epochs=self._epochs(epochs, cost),
                 learning_rate_scale=float(f"{scale:.3g}"),
                 distill=distill,
             )
@@ -140,6 +141,11 @@ class Explorer:
             return None
         self._tried.add(recipe)
         return recipe
+
+    def _epochs(self, chosen: int, cost: float) -> int:
+        """Return more epochs the smaller a version is: it needs more of them, and each costs less."""
+        ratio = self._made(Recipe()).cost / cost
+        return max(chosen, min(_MOST_EPOCHS_FACTOR * chosen, round(chosen * math.sqrt(ratio) / 2)))
 
     def _open_study(self) -> optuna.Study:
         import optuna
