@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung_porting.needs import need
 from rung_porting.run_commands import plan_command, run_command
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def show_command(
       rung-port show s3://models/rung --card digits/1098820 > card.md
     """
     needed = [("rich", card is None), ("matplotlib", png is not None), ("plotly", html is not None)]
-    _need(*(name for name, wanted in needed if wanted), extra="show")
+    need(*(name for name, wanted in needed if wanted), extra="show")
 
     async def body() -> int:
         from rung_porting.show.outputs import Source, look, render_card, write_page, write_pictures
@@ -175,13 +175,6 @@ def _finish(body: Body) -> None:
         raise click.ClickException(str(error)) from None
     if faults:
         sys.exit(1)
-
-
-def _need(*modules: str, extra: str = "porting") -> None:
-    """Say in one line what is missing, instead of a traceback."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if missing:
-        raise click.ClickException(f"this needs {', '.join(missing)}: pip install 'rung[{extra}]'")
 
 
 def _add_profile() -> None:

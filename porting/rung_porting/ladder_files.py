@@ -180,7 +180,7 @@ def _sentence(recipe: Recipe, seen: Mapping[Recipe, int]) -> str:
     steps: list[str] = []
     while recipe.turns and recipe not in seen:
         steps.insert(0, recipe.turns[-1].sentence())
-        recipe = recipe.model_copy(update={"turns": recipe.turns[:-1]})
+        recipe = recipe.parent or recipe
     start = f"#{seen[recipe]}" if recipe in seen else recipe.start()
     return "; ".join([start, *steps])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import click
 from rung.api.porting import PortingPlan
 from rung_porting.errors import PortingError
 from rung_porting.importing import look_beside
+from rung_porting.needs import need
 from rung_porting.plan_file import builtin_plans, read_plan
 
 _NEEDED = (
@@ -26,6 +26,7 @@ _NEEDED = (
     "lightning",
     "optuna",
     "torch_pruning",
+    "sklearn",
 )
 _JOBS = click.option(
     "--jobs", type=click.IntRange(1, 256), help="Trials at a time, one core each. [default: one for each core]"
@@ -37,10 +38,7 @@ def _cores() -> int:
 
 
 def _need_torch() -> None:
-    """Say in one line what is missing, instead of a traceback."""
-    missing = [name for name in (*_NEEDED, "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise click.ClickException(f"this needs {', '.join(missing)}: pip install 'rung[porting]'")
+    need(*_NEEDED, extra="porting")
 
 
 def _beside(name: str) -> Path:

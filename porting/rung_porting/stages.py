@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rung_porting.data.source import Data
 
-REVISION = 4
+REVISION = 5
 """Raise it when a change of this package's code changes what a stage makes."""
 _TOOLS = ("torch", "torchvision", "nni", "torch-pruning", "lightning", "onnx", "onnxslim", "onnxruntime", "numpy")
 MODEL_FILE = "model.onnx"
@@ -111,11 +111,8 @@ class Workshop:
             return self.store.make(
                 f"{self.plan.task}-train", self._digest(recipe), lambda *at: self._train(recipe, *at)
             )
-        parent = self._weights(recipe.parent)
-        turn = recipe.turns[-1]
-        return self.store.make(
-            f"{self.plan.task}-prune", self._digest(recipe), lambda *at: self._prune(recipe, parent, turn, *at)
-        )
+        self._weights(recipe.parent)  # made first, so that its time is not counted twice
+        return self.store.make(f"{self.plan.task}-prune", self._digest(recipe), lambda *at: self._prune(recipe, *at))
 
     def _digest(self, recipe: Recipe) -> str:
         methods = self.plan.methods
@@ -168,15 +165,14 @@ class Workshop:
             module, Schedule(training.epochs, training.patience), None, f"training {name}", folder, unfinished
         )
 
-    def _prune(self, recipe: Recipe, parent: Entry, turn: Turn, folder: Path, unfinished: Path) -> dict[str, Any]:
+    def _prune(self, recipe: Recipe, folder: Path, unfinished: Path) -> dict[str, Any]:
         from rung_porting.methods.distill import Teacher
-        from rung_porting.models.structure import load_network
         from rung_porting.training import Schedule
 
+        assert recipe.parent is not None
+        turn = recipe.turns[-1]
         self.report(f"pruning {turn.sparsity:.0%}", 0.0)
-        module = self.fresh(recipe.network)
-        load_network(module, parent.folder)
-        module.eval()
+        module = self.load(recipe.parent)
         self._take_out(module, turn)
         teacher = None
         if turn.distill and self.plan.methods.distill is not None:
@@ -244,7 +240,7 @@ class Workshop:
     def _fit(
         self, module: Any, schedule: Any, teacher: Any, what: str, folder: Path, unfinished: Path
     ) -> dict[str, Any]:
-        from rung_porting.models.structure import save_network
+        from rung_porting.models.structure import parameter_count, save_network
         from rung_porting.training import fit
 
         epochs = fit(
@@ -257,7 +253,7 @@ class Workshop:
             teacher=teacher,
         )
         save_network(module, folder)
-        return {"epochs": epochs}
+        return {"epochs": epochs, "parameters": parameter_count(module)}
 
     # -------------------------------------------------------------------------------------------------------- versions
 
@@ -266,7 +262,7 @@ class Workshop:
             import torch
 
             from rung_porting import export
-            from rung_porting.models.structure import count_flops, parameter_count
+            from rung_porting.models.structure import count_flops
 
             self.report("exporting, checking, measuring", 1.0)
             module = self.load(recipe)
@@ -278,7 +274,7 @@ class Workshop:
                 "difference": export.check_export(module, model, samples, self.plan.export.tolerance),
                 **self._judged(model),
                 "latency_seconds": latency,
-                "parameters": parameter_count(module),
+                "parameters": weights.result["parameters"],
                 "flops": count_flops(module, torch.zeros(1, *self.plan.input)),
             }
 
@@ -286,8 +282,7 @@ class Workshop:
         entry = self.store.make(f"{self.plan.task}-export", digest, build)
         sparsity = None
         if recipe.parent is not None:
-            before = self._float_version(recipe.parent, self._weights(recipe.parent)).parameters
-            sparsity = 1.0 - int(entry.result["parameters"]) / before
+            sparsity = 1.0 - weights.result["parameters"] / self._weights(recipe.parent).result["parameters"]
         seconds = float(weights.result["seconds"]) + float(entry.result["seconds"])
         return self._made(
             recipe, entry, int8=False, epochs=int(weights.result["epochs"]), sparsity=sparsity, seconds=seconds

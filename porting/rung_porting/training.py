@@ -153,13 +153,13 @@ def settle_statistics(module: nn.Module, data: Data) -> None:
     module.eval()
 
 
-def accuracy_of(module: nn.Module, data: Data, split: str = "validation") -> float:
-    """Return the share of right answers on a split, in evaluation mode; the module's mode is as before."""
+def accuracy_of(module: nn.Module, data: Data) -> float:
+    """Return the share of right answers on the validation split, in evaluation mode; the module's mode is as before."""
     was_training = module.training
     module.eval()
     right = count = 0
     with torch.no_grad():
-        for batch in data.batches(split):
+        for batch in data.batches("validation"):
             answers = module(torch.from_numpy(batch.inputs)).argmax(dim=1).numpy()
             right += int((answers == batch.labels).sum())
             count += len(batch.labels)
