@@ -25,8 +25,8 @@ LEAST_CLIMB = 1.3
 
 _CLIMB = (
     # (share of the trace, level): two climbs with quiet after each, long enough for a step up after 30 s of calm.
-    (0.00, 0.00), (0.07, 0.00), (0.35, 1.00), (0.43, 1.00), (0.52, 0.30), (0.57, 0.00),
-    (0.73, 0.00), (0.80, 0.62), (0.84, 0.62), (0.88, 0.00), (1.00, 0.00),
+    (0.00, 0.00), (0.05, 0.00), (0.36, 1.00), (0.43, 1.00), (0.50, 0.30), (0.54, 0.00),
+    (0.68, 0.00), (0.81, 0.62), (0.85, 0.62), (0.88, 0.00), (1.00, 0.00),
 )  # fmt: skip
 """Levels are orders of growth, not rates: half way up is the geometric mean of the lowest and the highest rate. Demand
 that grows by a steady factor is what a policy that takes one step at a time can follow."""

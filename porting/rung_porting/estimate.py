@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from rung.api.porting import PortingPlan
+from rung_porting.recipe import Recipe
 from rung_porting.stages import Workshop
 from rung_porting.store import Store
 
@@ -37,7 +38,7 @@ def estimate(plan: PortingPlan, store: Store) -> Estimate:
 
     torch.set_num_threads(1)
     workshop = Workshop(plan, store)
-    module = workshop.fresh()
+    module = workshop.fresh(Recipe())
     batches = max(1, len(workshop.data.train))
     batch = next(workshop.data.batches("train"))
     inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)

@@ -13,7 +13,7 @@ from rung_porting.errors import PortingError
 from rung_porting.recipe import Recipe
 from rung_porting.repository.catalogue import spec_in_folder
 from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
-from rung_porting.repository.ladder import Candidate, Rung, dominators, number_versions
+from rung_porting.repository.ladder import Candidate, Rung, dominators, least_missed, number_versions
 from rung_porting.show.card import PLAN_SUFFIX, card_text, plan_text
 from rung_porting.stages import Made, Outcome
 from rung_porting.store import file_sha256
@@ -56,6 +56,7 @@ def judge_versions(plan: PortingPlan, versions: Sequence[Made]) -> list[Verdict]
             left_out[index] = f"{made.accuracy:.2%} is below the plan's minAccuracy"
         elif made.recipe.is_base and not made.int8:
             left_out.pop(index, None)
+    left_out |= _too_many(plan, {index: each for index, each in enumerate(versions) if index not in left_out})
     survivors = [index for index in range(len(versions)) if index not in left_out]
     numbers = number_versions(
         (Candidate(str(index), versions[index].accuracy, _cost(versions[index])) for index in survivors),
@@ -64,6 +65,21 @@ def judge_versions(plan: PortingPlan, versions: Sequence[Made]) -> list[Verdict]
     return [
         Verdict(made, numbers.get(str(index)), left_out.get(index, "survived")) for index, made in enumerate(versions)
     ]
+
+
+def _too_many(plan: PortingPlan, survivors: Mapping[int, Made]) -> dict[int, str]:
+    """Say which survivors are left out, so that no more than the plan wants stay; never the unpruned network."""
+    most = plan.targets.max_versions
+    rungs = [Rung(index, made.accuracy, _cost(made)) for index, made in survivors.items()]
+    left_out: dict[int, str] = {}
+    base = next((index for index, made in survivors.items() if made.recipe.is_base and not made.int8), None)
+    while most is not None and len(rungs) > most:
+        missed = least_missed(rungs, stays=base)
+        if missed is None:
+            break
+        left_out[missed.number] = f"the plan keeps {most}, and the frontier loses least without this one"
+        rungs.remove(missed)
+    return left_out
 
 
 def _cost(made: Made) -> float:
@@ -158,6 +174,7 @@ def search_record(
     by_made = {id(verdict.made): verdict for verdict in verdicts}
     trials = []
     seen: dict[Recipe, int] = {}
+    counted: dict[str, float] = {}
     for index, outcome in enumerate(outcomes):
         judged = [by_made[id(version)] for version in outcome.versions]
         trials.append(
@@ -165,13 +182,14 @@ def search_record(
                 "trial": index,
                 "recipe": outcome.recipe.model_dump(mode="json"),
                 "sentence": _sentence(outcome.recipe, seen),
-                "seconds": round(outcome.seconds, 1),
+                "seconds": round(sum(taken for stage, taken in outcome.spent.items() if stage not in counted), 1),
                 "failure": outcome.failure,
                 "notes": list(outcome.notes),
                 "versions": [_version_record(verdict) for verdict in judged],
             }
         )
         seen[outcome.recipe] = index
+        counted |= outcome.spent
     return {"task": plan.task, "plan": plan.to_json(), "over": why_over, "trials": trials}
 
 
@@ -192,6 +210,7 @@ def _version_record(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.why,
         "method": made.method(),
         "int8": made.int8,
+        "knob": None if made.recipe.knob is None else made.recipe.knob.sentence(),
         "accuracy": made.accuracy,
         "validationAccuracy": made.validation_accuracy,
         "latencySeconds": made.latency_seconds,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from rung.api.porting import Allocation, Criterion
+from rung.api.porting import Allocation, Criterion, PortingPlan
 
 
 class _Part(BaseModel):
@@ -31,29 +31,56 @@ class Turn(_Part):
         return f"{self.sparsity:.0%} out ({how}), {tuned}" + (", distilled" if self.distill else "")
 
 
+class Knob(_Part):
+    """A value for an argument of the network's class that changes what an answer costs, and no weight."""
+
+    argument: str
+    value: int
+
+    def sentence(self) -> str:
+        """Describe it for a person, for example `frames=2`."""
+        return f"{self.argument}={self.value}"
+
+
+def knobs(plan: PortingPlan) -> tuple[Knob, ...]:
+    """Return where the plan's knob may be turned to, beside where it is."""
+    spec = plan.methods.knob
+    return () if spec is None else tuple(Knob(argument=spec.argument, value=value) for value in spec.values)
+
+
 class Recipe(_Part):
-    """A network, and what is done to it. Without turns: trained as it is."""
+    """A network, what is done to it, and how its answers are computed. Without turns: trained as it is."""
 
     network: str | None = None
     """A built-in network of the same family; None: the plan's own."""
     turns: tuple[Turn, ...] = ()
+    knob: Knob | None = None
+    """Where the plan's knob is turned to; None: where the plan's own arguments leave it."""
 
     @property
     def is_base(self) -> bool:
-        """Whether this is the plan's unpruned network."""
-        return self.network is None and not self.turns
+        """Whether this is the plan's unpruned network with the plan's own arguments."""
+        return self.network is None and not self.turns and self.knob is None
+
+    @property
+    def trained(self) -> Recipe:
+        """What its weights come from: a knob changes none."""
+        return self.model_copy(update={"knob": None})
 
     @property
     def parent(self) -> Recipe | None:
-        """What the last turn began with."""
+        """What it was made from: the network before the last turn, or the one whose knob was not turned yet."""
+        if self.knob is not None:
+            return self.trained
         return self.model_copy(update={"turns": self.turns[:-1]}) if self.turns else None
 
     def method(self) -> str:
-        """Return what people call it: base, l1, taylor+distilled, resnet18, ..."""
-        if not self.turns:
-            return self.network or "base"
-        last = self.turns[-1]
-        return last.criterion.lower() + ("+distilled" if last.distill else "")
+        """Return what people call it: base, l1, taylor+distilled, resnet18, l1+frames-2, ..."""
+        name = self.network or "base"
+        if self.turns:
+            last = self.turns[-1]
+            name = last.criterion.lower() + ("+distilled" if last.distill else "")
+        return name if self.knob is None else f"{name}+{self.knob.argument}-{self.knob.value}"
 
     def start(self) -> str:
         """Return what people call what the turns begin with."""

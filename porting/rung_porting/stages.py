@@ -5,8 +5,8 @@ quantise. Every stage's result is in the store, so a run that was killed goes on
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan, PruneSpec
 from rung_porting.errors import PortingError
 from rung_porting.importing import source_sha256
-from rung_porting.recipe import Recipe, Turn
+from rung_porting.recipe import Recipe, Turn, knobs
 from rung_porting.store import Entry, Store, digest_of
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
     from rung_porting.data.source import Data
 
-REVISION = 5
+REVISION = 6
 """Raise it when a change of this package's code changes what a stage makes."""
 _TOOLS = ("torch", "torchvision", "nni", "torch-pruning", "lightning", "onnx", "onnxslim", "onnxruntime", "numpy")
 MODEL_FILE = "model.onnx"
 _CHECKED_SAMPLES = 32
 _TRACED_SAMPLES = 8
 
+Build = Callable[[Path, Path], dict[str, Any]]
 Report = Callable[[str, float], None]
 """Is told what is being done and how much of it is done, 0 to 1."""
 
@@ -54,7 +55,6 @@ class Made:
     epochs: int
     sparsity: float | None
     difference: float
-    seconds: float
 
     def method(self) -> str:
         """Return what people call the way it was made."""
@@ -69,8 +69,16 @@ class Outcome:
     versions: tuple[Made, ...]
     failure: str | None = None
     notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    """What was spent on it, all stages together, whenever they were made."""
+    spent: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that each finished stage took that it came from, whenever it was made; outcomes can share stages."""
+
+
+def seconds_spent(outcomes: Iterable[Outcome]) -> float:
+    """Return what these outcomes took together, no stage counted twice."""
+    stages: dict[str, float] = {}
+    for outcome in outcomes:
+        stages |= outcome.spent
+    return sum(stages.values())
 
 
 class Workshop:
@@ -90,31 +98,54 @@ class Workshop:
         self.store = store
         self.report = report
         self._common = _common(plan)
+        self._spent: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------------------------------- recipes
 
     def outcome(self, recipe: Recipe) -> Outcome:
         """Make what the recipe says. A version that fails a check is an outcome too; only the base must not fail."""
         notes: list[str] = []
+        self._spent = {}
         try:
-            weights = self._weights(recipe)
-            made = [self._float_version(recipe, weights)]
-            if self.plan.methods.quantize is not None:
-                quantized = self._int8_version(recipe, weights, made[0], notes)
-                made += [quantized] if quantized is not None else []
+            made = self._versions(recipe, notes)
         except PortingError as error:
-            return Outcome(recipe, (), str(error))
-        return Outcome(recipe, tuple(made), None, tuple(notes), sum(each.seconds for each in made))
+            return Outcome(recipe, (), str(error), spent=self._spent)
+        for knob in knobs(self.plan):
+            try:
+                made += self._versions(recipe.model_copy(update={"knob": knob}), notes, dearer=made[0])
+            except PortingError as error:
+                fault = f"{knob.sentence()}: {error}"
+                if recipe.is_base:  # then it fails for all of them
+                    return Outcome(recipe, (), fault, spent=self._spent)
+                notes.append(fault)
+        return Outcome(recipe, tuple(made), None, tuple(notes), self._spent)
+
+    def _versions(self, recipe: Recipe, notes: list[str], dearer: Made | None = None) -> list[Made]:
+        """Return the float version of a recipe, and its INT8 version where that pays; none when it costs no less."""
+        made = self._float_version(recipe)
+        if dearer is not None and made.flops >= dearer.flops:
+            notes.append(f"{made.method()} needs no fewer operations than without: it is no version of its own")
+            return []
+        if self.plan.methods.quantize is None:
+            return [made]
+        quantized = self._int8_version(recipe, made, notes)
+        return [made] if quantized is None else [made, quantized]
+
+    def _stage(self, name: str, digest: str, build: Build) -> Entry:
+        entry = self.store.make(f"{self.plan.task}-{name}", digest, build)
+        self._spent[f"{name}-{digest}"] = float(entry.result["seconds"])
+        return entry
 
     def _weights(self, recipe: Recipe) -> Entry:
+        recipe = recipe.trained
         if recipe.parent is None:
-            return self.store.make(
-                f"{self.plan.task}-train", self._digest(recipe), lambda *at: self._train(recipe, *at)
-            )
+            return self._stage("train", self._digest(recipe), lambda *at: self._train(recipe, *at))
         self._weights(recipe.parent)  # made first, so that its time is not counted twice
-        return self.store.make(f"{self.plan.task}-prune", self._digest(recipe), lambda *at: self._prune(recipe, *at))
+        return self._stage("prune", self._digest(recipe), lambda *at: self._prune(recipe, *at))
 
     def _digest(self, recipe: Recipe) -> str:
+        """Return the digest of a recipe's weights."""
+        recipe = recipe.trained
         methods = self.plan.methods
         content: dict[str, Any] = {"common": self._common, "recipe": recipe.model_dump(mode="json")}
         if recipe.turns:
@@ -137,13 +168,16 @@ class Workshop:
     def _classes(self) -> int:
         return self.data.classes()
 
-    def fresh(self, network: str | None = None) -> lightning.LightningModule:
-        """Build the plan's network, or another one of its family, with its first weights. Raises PortingError."""
+    def fresh(self, recipe: Recipe) -> lightning.LightningModule:
+        """Build the network that a recipe begins with, with its first weights. Raises PortingError."""
         from rung_porting.models.source import build_network
 
         source = self.plan.model
-        if network is not None:
-            source = source.model_copy(update={"builtin": network, "import_": None})
+        if recipe.network is not None:
+            source = source.model_copy(update={"builtin": recipe.network, "import_": None})
+        if recipe.knob is not None:
+            arguments = {**source.arguments, recipe.knob.argument: recipe.knob.value}
+            source = source.model_copy(update={"arguments": arguments})
         return build_network(source, self.plan.training, self.plan.input, self._classes, self.plan.seed)
 
     def load(self, recipe: Recipe) -> lightning.LightningModule:
@@ -151,7 +185,7 @@ class Workshop:
         from rung_porting.models.structure import load_network
 
         entry = self._weights(recipe)
-        module = self.fresh(recipe.network)
+        module = self.fresh(recipe)
         load_network(module, entry.folder)
         return module.eval()
 
@@ -159,7 +193,7 @@ class Workshop:
         from rung_porting.training import Schedule
 
         training = self.plan.training
-        module = self.fresh(recipe.network)
+        module = self.fresh(recipe)
         name = recipe.network or "the unpruned network"
         return self._fit(
             module, Schedule(training.epochs, training.patience), None, f"training {name}", folder, unfinished
@@ -178,7 +212,7 @@ class Workshop:
         if turn.distill and self.plan.methods.distill is not None:
             teacher = Teacher(self.load(Recipe()), self.plan.methods.distill)
         schedule = Schedule(turn.epochs, self.plan.training.patience, turn.learning_rate_scale)
-        pruned = self._rebuilt(module, recipe.network)
+        pruned = self._rebuilt(module, recipe)
         return self._fit(pruned, schedule, teacher, f"fine-tuning, {turn.sparsity:.0%} pruned", folder, unfinished)
 
     def _take_out(self, module: lightning.LightningModule, turn: Turn) -> None:
@@ -216,7 +250,7 @@ class Workshop:
                 restore(module, *before)
         return with_(TorchPruningPruner())
 
-    def _rebuilt(self, module: lightning.LightningModule, network: str | None) -> lightning.LightningModule:
+    def _rebuilt(self, module: lightning.LightningModule, recipe: Recipe) -> lightning.LightningModule:
         """Return a network of the plan's own class with the sizes that pruning left, and see that it answers the same.
 
         The libraries leave their own objects inside; only tensors and sizes go on.
@@ -225,7 +259,7 @@ class Workshop:
 
         from rung_porting.models.structure import restore, structure_of
 
-        rebuilt = self.fresh(network)
+        rebuilt = self.fresh(recipe)
         restore(rebuilt, structure_of(module), dict(module.state_dict()))
         inputs = torch.from_numpy(self.data.first("validation", _TRACED_SAMPLES).inputs)
         with torch.no_grad():
@@ -257,7 +291,9 @@ class Workshop:
 
     # -------------------------------------------------------------------------------------------------------- versions
 
-    def _float_version(self, recipe: Recipe, weights: Entry) -> Made:
+    def _float_version(self, recipe: Recipe) -> Made:
+        weights = self._weights(recipe)
+
         def build(folder: Path, unfinished: Path) -> dict[str, Any]:
             import torch
 
@@ -278,17 +314,19 @@ class Workshop:
                 "flops": count_flops(module, torch.zeros(1, *self.plan.input)),
             }
 
-        digest = digest_of({"weights": self._digest(recipe), "export": self.plan.export.to_json()})
-        entry = self.store.make(f"{self.plan.task}-export", digest, build)
+        entry = self._stage("export", digest_of(self._exported(recipe)), build)
         sparsity = None
-        if recipe.parent is not None:
+        if recipe.turns and recipe.knob is None:
+            assert recipe.parent is not None
             sparsity = 1.0 - weights.result["parameters"] / self._weights(recipe.parent).result["parameters"]
-        seconds = float(weights.result["seconds"]) + float(entry.result["seconds"])
-        return self._made(
-            recipe, entry, int8=False, epochs=int(weights.result["epochs"]), sparsity=sparsity, seconds=seconds
-        )
+        return self._made(recipe, entry, int8=False, epochs=int(weights.result["epochs"]), sparsity=sparsity)
 
-    def _int8_version(self, recipe: Recipe, weights: Entry, base: Made, notes: list[str]) -> Made | None:
+    def _exported(self, recipe: Recipe) -> dict[str, Any]:
+        """Return what an exported file depends on."""
+        knob = None if recipe.knob is None else recipe.knob.model_dump()
+        return {"weights": self._digest(recipe), "export": self.plan.export.to_json(), "knob": knob}
+
+    def _int8_version(self, recipe: Recipe, base: Made, notes: list[str]) -> Made | None:
         """Return the INT8 version, or None where it does not pay or fails a check; `notes` says why."""
         spec = self.plan.methods.quantize
         assert spec is not None
@@ -317,30 +355,17 @@ class Workshop:
                 "flops": base.flops,
             }
 
-        digest = digest_of(
-            {
-                "weights": self._digest(recipe),
-                "export": self.plan.export.to_json(),
-                "calibration": spec.calibration_samples,
-            }
-        )
-        entry = self.store.make(f"{self.plan.task}-int8", digest, build)
+        content = {**self._exported(recipe), "calibration": spec.calibration_samples}
+        entry = self._stage("int8", digest_of(content), build)
+        of = "" if recipe.knob is None else f"{recipe.knob.sentence()}: "
         if "failure" in entry.result:
-            notes.append(str(entry.result["failure"]))
+            notes.append(of + str(entry.result["failure"]))
             return None
         if entry.result["speedup"] < spec.min_speedup:
-            notes.append(
-                f"INT8 is {entry.result['speedup']:.2f}x as fast here, below {spec.min_speedup:g}x: it does not pay"
-            )
+            speedup = f"{entry.result['speedup']:.2f}x as fast here, below {spec.min_speedup:g}x"
+            notes.append(f"{of}INT8 is {speedup}: it does not pay")
             return None
-        return self._made(
-            recipe,
-            entry,
-            int8=True,
-            epochs=int(weights.result["epochs"]),
-            sparsity=None,
-            seconds=float(entry.result["seconds"]),
-        )
+        return self._made(recipe, entry, int8=True, epochs=base.epochs, sparsity=None)
 
     def _judged(self, model: Path) -> dict[str, Any]:
         from rung_porting.export import judge
@@ -349,9 +374,7 @@ class Workshop:
         validation = judge(model, self.data, "validation")
         return {"accuracy": test.accuracy, "samples": test.samples, "validation_accuracy": validation.accuracy}
 
-    def _made(
-        self, recipe: Recipe, entry: Entry, *, int8: bool, epochs: int, sparsity: float | None, seconds: float
-    ) -> Made:
+    def _made(self, recipe: Recipe, entry: Entry, *, int8: bool, epochs: int, sparsity: float | None) -> Made:
         result = entry.result
         return Made(
             recipe=recipe,
@@ -366,7 +389,6 @@ class Workshop:
             epochs=epochs,
             sparsity=sparsity,
             difference=float(result["difference"]),
-            seconds=seconds,
         )
 
 

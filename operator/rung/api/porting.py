@@ -177,6 +177,19 @@ class FamilySpec(Model):
     """Names of built-in networks."""
 
 
+class KnobSpec(Model):
+    """An argument of the network's class that changes what an answer costs, and no weight.
+
+    Frames of a burst, crops, resolution, the exit that is taken: what video analytics calls knobs (Zhang et al.,
+    VideoStorm, 2017). Every network that is made becomes a version at each value, too, without any training.
+    """
+
+    argument: Annotated[str, Field(max_length=63, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    """Name of the argument; it takes integers."""
+    values: Annotated[tuple[Annotated[Integer, Field(ge=1, le=1_000_000)], ...], Field(min_length=1, max_length=16)]
+    """Its values beside the one that the network's own arguments have."""
+
+
 class MethodsSpec(Model):
     """What makes smaller versions; what is absent is not used."""
 
@@ -188,6 +201,8 @@ class MethodsSpec(Model):
     """INT8 versions of what the other methods make."""
     family: FamilySpec | None = None
     """Smaller networks of the same family."""
+    knob: KnobSpec | None = None
+    """The same weights with cheaper answers."""
 
 
 class BudgetSpec(Model):
@@ -208,6 +223,8 @@ class TargetsSpec(Model):
     """Versions below it are not published."""
     versions: Annotated[Integer, Field(ge=1, le=1000)] | None = None
     """So many versions on the frontier."""
+    max_versions: Annotated[Integer, Field(ge=2, le=1000)] | None = None
+    """At most so many are published: those without which the frontier would lose most."""
     flops_span: Annotated[Number, Field(ge=1, le=1_000_000)] = 64.0
     """How many times fewer floating-point operations than the unpruned network the cheapest version should need."""
 

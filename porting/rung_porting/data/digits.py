@@ -1,4 +1,4 @@
-"""`digits`: images of handwritten digits that ship with scikit-learn (1,797 of 8x8 pixels)."""
+"""`digits`: bursts of images of the handwritten digits that ship with scikit-learn (1,797 of 8x8 pixels)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from rung_porting.errors import PortingError
 
-SHAPE = (1, 8, 8)
+SIDE = 8
 QUESTIONS = {"digit": 10, "parity": 2}
 """What may be asked of an image, and how many answers there are: which digit, or 0 for even and 1 for odd."""
 
 
 class Digits(lightning.LightningDataModule):
-    """The digits as a cheap camera sees them; with the defaults, a perfect one.
+    """Bursts of frames of a digit as a cheap camera sees it; with the defaults, one frame of a perfect one.
 
     Every digit has the same share in each split, and no image is in two of them. Source:
     `sklearn.datasets.load_digits`, the test part of the UCI "Optical Recognition of Handwritten Digits" data (Alpaydin,
     Kaynak, 1998).
 
     Args:
-        shape: of an input; must be (1, 8, 8).
+        shape: of an input: (frames, 8, 8). Each frame is another photograph of the same digit.
         seed: decides splits and what the camera does.
         batch_size: of the training loader.
         question: `digit` or `parity`.
@@ -39,7 +39,7 @@ class Digits(lightning.LightningDataModule):
     def __init__(
         self,
         *,
-        shape: tuple[int, ...] = SHAPE,
+        shape: tuple[int, ...] = (1, SIDE, SIDE),
         seed: int = 1,
         batch_size: int = 32,
         question: str = "digit",
@@ -50,8 +50,8 @@ class Digits(lightning.LightningDataModule):
         test_views: int = 1,
     ) -> None:
         super().__init__()
-        if tuple(shape) != SHAPE:
-            raise PortingError(f"data digits: input must be {list(SHAPE)}, not {list(shape)}")
+        if len(shape) != 3 or tuple(shape[1:]) != (SIDE, SIDE):
+            raise PortingError(f"data digits: input must be [frames, {SIDE}, {SIDE}], not {list(shape)}")
         if question not in QUESTIONS:
             raise PortingError(f"data digits: question must be one of {', '.join(QUESTIONS)}, not {question!r}")
         if noise < 0 or not 0 <= shift <= 3 or not 0 <= dirt <= 6 or min(train_views, test_views) < 1:
@@ -60,6 +60,7 @@ class Digits(lightning.LightningDataModule):
         self.batch_size = batch_size
         self.question = question
         self.num_classes = QUESTIONS[question]
+        self.frames = shape[0]
         self.camera = (noise, shift, dirt)
         self.views = (train_views, test_views)
         self.splits: dict[str, TensorDataset] = {}
@@ -85,8 +86,10 @@ class Digits(lightning.LightningDataModule):
             ("validation", validation, test_views),
             ("test", test, test_views),
         ):
-            seen = photograph(np.tile(images[part], (views, 1, 1, 1)), *self.camera, rng)
-            self.splits[name] = TensorDataset(torch.from_numpy(seen), torch.from_numpy(np.tile(labels[part], views)))
+            asked = np.tile(part, views)
+            seen = photograph(np.repeat(images[asked], self.frames, axis=0), *self.camera, rng)
+            bursts = torch.from_numpy(seen.reshape(len(asked), self.frames, SIDE, SIDE))
+            self.splits[name] = TensorDataset(bursts, torch.from_numpy(labels[asked]))
 
     def train_dataloader(self) -> Any:
         """Return shuffled batches; the last one is left out where it is smaller."""

@@ -131,7 +131,7 @@ def _masks(
         pruner = simple[criterion](module, configuration)
     else:
         pruner = TaylorPruner(module, configuration, _evaluator(module, data), training_steps=_TAYLOR_STEPS)
-        # As in training: networks may do much more for an answer (several crops) than for a gradient.
+        # As in training: networks may do much more for an answer (several frames) than for a gradient.
         module.train()
     _, masks = pruner.compress()
     pruner.unwrap_model()

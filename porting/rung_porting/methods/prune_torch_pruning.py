@@ -107,7 +107,7 @@ def _in_order(module: nn.Module, sample: torch.Tensor) -> list[nn.Module]:
 def _gather_gradients(module: nn.Module, data: Data) -> None:
     """Add up the gradients of the loss over some training samples."""
     module.zero_grad(set_to_none=True)
-    module.train()  # networks may do much more for an answer (several crops) than for a gradient
+    module.train()  # networks may do much more for an answer (several frames) than for a gradient
     count = 0
     for batch in data.batches("train"):
         functional.cross_entropy(module(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.labels)).backward()

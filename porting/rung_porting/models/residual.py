@@ -1,4 +1,4 @@
-"""`residual`: the convolutional network of the built-in tasks, for small grey images."""
+"""`residual`: the convolutional network of the built-in tasks, for bursts of small grey images."""
 
 from __future__ import annotations
 
@@ -46,20 +46,19 @@ class Body(nn.Module):
 
 
 class Residual(nn.Module):
-    """Enlarges the small image, shows several crops of it to the body, and answers their mean.
+    """Looks at the frames of a burst one by one, enlarged, and answers the mean of what it makes of them.
 
-    Requests stay small, which suits an edge's network. The mean over crops (Krizhevsky et al., "ImageNet
-    Classification with Deep Convolutional Neural Networks", 2012) makes answers better; training sees one crop at a
-    time, which costs so much less.
+    An answer costs as much as the frames it looks at; training looks at one frame of each sample, another one every
+    time, which costs that much less. (Mean over sparsely sampled frames: Wang et al., "Temporal Segment Networks",
+    2016.)
 
     Args:
-        shape: (channels, height, width) of an image in a request.
+        shape: (frames, height, width) of a request.
         classes: number of logits.
         streams: channels of each stage; each stage after the first halves the image.
         blocks: residual blocks in each stage.
         side: pixels along a side of what the convolutions see.
-        margin: how much larger the image is made, so that crops of it differ.
-        crops: crops along each direction, from corner to corner; its square is what an answer costs.
+        frames: how many frames of a request an answer looks at; all of them when None.
     """
 
     def __init__(
@@ -67,32 +66,29 @@ class Residual(nn.Module):
         shape: tuple[int, ...],
         classes: int,
         *,
-        streams: tuple[int, ...] = (72, 144),
-        blocks: int = 4,
+        streams: tuple[int, ...] = (32, 64),
+        blocks: int = 3,
         side: int = 16,
-        margin: int = 2,
-        crops: int = 2,
+        frames: int | None = None,
     ) -> None:
         super().__init__()
+        if frames is not None and not 1 <= frames <= shape[0]:
+            raise ValueError(f"frames must be from 1 to {shape[0]}, as many as the input has, not {frames}")
         self.classes = classes
+        self.height, self.width = shape[1:]
         self.side = side
-        self.margin = margin
-        self.offsets = [round(index * margin / max(1, crops - 1)) for index in range(crops)]
-        self.body = Body(shape[0], tuple(streams), blocks, classes)
+        self.frames = frames or shape[0]
+        self.body = Body(1, tuple(streams), blocks, classes)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return logits (batch, classes) for images (batch, channels, height, width) with values from 0 to 1."""
-        size = self.side + self.margin
-        large = functional.interpolate(image, size=(size, size), mode="bilinear", align_corners=False)
+    def forward(self, burst: Tensor) -> Tensor:
+        """Return logits (batch, classes) for bursts (batch, frames, height, width) with values from 0 to 1."""
         if self.training:
-            top, left = torch.randint(self.margin + 1, (2,)).tolist()
-            return self._answer(self._crop(large, top, left))
-        crops = [self._crop(large, top, left) for top in self.offsets for left in self.offsets]
-        return self._answer(torch.cat(crops, dim=0)).reshape(len(crops), -1, self.classes).mean(dim=0)
+            frame = torch.randint(burst.shape[1], (burst.shape[0],))
+            return self._answer(burst[torch.arange(burst.shape[0]), frame].unsqueeze(1))
+        frames = burst[:, : self.frames].reshape(-1, 1, self.height, self.width)
+        return self._answer(frames).reshape(-1, self.frames, self.classes).mean(dim=1)
 
-    def _answer(self, seen: Tensor) -> Tensor:
-        answer: Tensor = self.body(seen)
+    def _answer(self, frames: Tensor) -> Tensor:
+        size = (self.side, self.side)
+        answer: Tensor = self.body(functional.interpolate(frames, size=size, mode="bilinear", align_corners=False))
         return answer
-
-    def _crop(self, large: Tensor, top: int, left: int) -> Tensor:
-        return large[:, :, top : top + self.side, left : left + self.side]

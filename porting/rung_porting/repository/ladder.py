@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -52,6 +53,23 @@ def dominators(rungs: Sequence[Rung]) -> dict[int, int]:
         if better:
             beaten[rung.number] = max(better, key=lambda other: (other.accuracy, -other.cost, -other.number)).number
     return beaten
+
+
+def least_missed(rungs: Sequence[Rung], stays: int | None = None) -> Rung | None:
+    """Return the one without which the frontier loses least; None where only what stays is left.
+
+    What is lost is what this version alone offers (its part of the hypervolume, costs as logarithms: Zitzler, Thiele,
+    "Multiobjective evolutionary algorithms", 1999). A beaten one is not missed at all. The ends always stay,
+    and so does the one with the number `stays`.
+    """
+    beaten = dominators(rungs)
+    missed = [(0.0, rung.accuracy, rung) for rung in rungs if rung.number in beaten]
+    along = sorted((rung for rung in rungs if rung.number not in beaten), key=lambda rung: rung.cost)
+    for cheaper, rung, dearer in zip(along, along[1:], along[2:], strict=False):
+        part = math.log(dearer.cost / rung.cost) * (rung.accuracy - cheaper.accuracy)
+        missed.append((part, rung.accuracy, rung))
+    candidates = [each for each in missed if each[2].number != stays]
+    return min(candidates, key=lambda each: each[:2])[2] if candidates else None
 
 
 def _beats(other: Rung, rung: Rung) -> bool:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rung.api.porting import PortingPlan, PruneSpec
-from rung_porting.recipe import Recipe, Turn
+from rung_porting.recipe import Recipe, Turn, knobs
 from rung_porting.search.gaps import Point, accuracy_at, frontier, next_costs
-from rung_porting.stages import Outcome
+from rung_porting.stages import Outcome, seconds_spent
 
 if TYPE_CHECKING:
     import optuna
@@ -34,6 +34,8 @@ class _Known:
 
 FROM_BASE, FROM_NEIGHBOUR = "base", "neighbour"
 _MOST_EPOCHS_FACTOR = 8
+_CLEARLY = 1.3
+"""What shall lose channels must cost so many times what is aimed at."""
 _STARTUP_ROUNDS = 3
 """Before TPE chooses by what it learned, it tries settings at random."""
 
@@ -103,7 +105,7 @@ class Explorer:
             return f"the targets are met: {len(along)} versions, {along[-1].cost / along[0].cost:.0f}x in operations"
         if self._spent >= budget.trials:
             return f"{self._spent} of {budget.trials} trials are made"
-        seconds = sum(outcome.seconds for outcome in self.outcomes)
+        seconds = seconds_spent(self.outcomes)
         if budget.time is not None and seconds >= budget.time.seconds:
             return f"{seconds:.0f} s were spent, the budget is {budget.time}"
         return None
@@ -115,6 +117,7 @@ class Explorer:
         trial = self._open_study().ask()
         expected = accuracy_at(self._points(), cost)
         start = trial.suggest_categorical("start", [FROM_BASE, FROM_NEIGHBOUR])
+        parent = self._neighbour_above(cost) if start == FROM_NEIGHBOUR else self._base_above(trial, cost)
         turns = trial.suggest_categorical("iterations", list(prune.iterations)) if start == FROM_BASE else 1
         epochs = trial.suggest_categorical("epochs", list(prune.epochs))
         scales = prune.learning_rate_scale
@@ -122,16 +125,16 @@ class Explorer:
         criterion = trial.suggest_categorical("criterion", [each.value for each in prune.criteria])
         allocation = trial.suggest_categorical("allocation", [each.value for each in prune.allocations])
         distill = self.plan.methods.distill is not None and trial.suggest_categorical("distill", [False, True])
-        parent = self._neighbour_above(cost) if start == FROM_NEIGHBOUR else self._made(Recipe())
         sparsity = min(prune.max_sparsity, 1.0 - math.sqrt(cost / parent.cost))
         each = round(1.0 - (1.0 - sparsity) ** (1.0 / turns), 4)
-        recipe = parent.recipe
+        recipe = parent.recipe.trained
+        ratio = self._made(Recipe()).cost / self._made(recipe).cost * parent.cost / cost
         for _ in range(turns):
             turn = Turn(
                 sparsity=max(each, 0.01),
                 criterion=criterion,
                 allocation=allocation,
-                epochs=self._epochs(epochs, cost),
+                epochs=self._epochs(epochs, ratio),
                 learning_rate_scale=float(f"{scale:.3g}"),
                 distill=distill,
             )
@@ -142,9 +145,8 @@ class Explorer:
         self._tried.add(recipe)
         return recipe
 
-    def _epochs(self, chosen: int, cost: float) -> int:
-        """Return more epochs the smaller a version is: it needs more of them, and each costs less."""
-        ratio = self._made(Recipe()).cost / cost
+    def _epochs(self, chosen: int, ratio: float) -> int:
+        """Return more epochs the smaller a network is (1/ratio of the unpruned): it needs more, and each costs less."""
         return max(chosen, min(_MOST_EPOCHS_FACTOR * chosen, round(chosen * math.sqrt(ratio) / 2)))
 
     def _open_study(self) -> optuna.Study:
@@ -153,15 +155,15 @@ class Explorer:
         if self._study is None:
             optuna.logging.set_verbosity(optuna.logging.ERROR)
             logging.getLogger("optuna").setLevel(logging.ERROR)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # multivariate TPE still counts as experimental there
-                sampler = optuna.samplers.TPESampler(
-                    seed=self.plan.seed,
-                    multivariate=True,
-                    group=True,
-                    constant_liar=True,
-                    n_startup_trials=_STARTUP_ROUNDS * self.plan.budget.parallel,
-                )
+            # Multivariate TPE still counts as experimental there. (No catch_warnings: several searches have threads.)
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler = optuna.samplers.TPESampler(
+                seed=self.plan.seed,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=_STARTUP_ROUNDS * self.plan.budget.parallel,
+            )
             self._study = optuna.create_study(direction="maximize", sampler=sampler)
         return self._study
 
@@ -177,13 +179,23 @@ class Explorer:
     def _made(self, recipe: Recipe) -> _Known:
         return next(each for each in self._known() if each.recipe == recipe)
 
+    def _base_above(self, trial: Any, cost: float) -> _Known:
+        """Return the unpruned network with the knob where it, pruned, shall have this cost.
+
+        Other costs come with it: every network becomes a version at each value of the knob.
+        """
+        turned = {str(place): knob for place, knob in enumerate((None, *knobs(self.plan)))}
+        chosen = turned[trial.suggest_categorical("knob", list(turned))] if len(turned) > 1 else None
+        found = {each.recipe: each for each in self._known()}.get(Recipe(knob=chosen))
+        return found if found is not None and found.cost > _CLEARLY * cost else self._made(Recipe())
+
     def _neighbour_above(self, cost: float) -> _Known:
         """Return the cheapest version of the frontier that costs clearly more and is the plan's own network, pruned."""
         along = {(point.cost, point.accuracy) for point in frontier(self._points())}
         above = [
             each
             for each in self._known()
-            if (each.cost, each.accuracy) in along and each.cost > 1.3 * cost and each.recipe.network is None
+            if (each.cost, each.accuracy) in along and each.cost > _CLEARLY * cost and each.recipe.network is None
         ]
         return min(above, key=lambda each: each.cost, default=self._made(Recipe()))
 

@@ -22,6 +22,8 @@ class Tried(Model):
     verdict: _Told
     method: _Told
     int8: bool
+    knob: _Told | None = None
+    """Where the plan's knob is turned to, for example `frames=2`."""
     accuracy: Share
     latency_seconds: Annotated[NotNegative, Field(le=1e6)]
     """CPU time of one answer on one thread where it was made."""

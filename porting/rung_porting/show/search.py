@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rung_porting.show.record import Record, read_record
+from rung_porting.show.record import Record, Tried, read_record
 
 HEAD = ("trial", "version", "accuracy", "MFLOP", "1-thread ms", "how", "verdict")
 
@@ -24,14 +24,20 @@ def search_rows(record: Record) -> Iterator[tuple[str, ...]]:
                 f"{tried.accuracy:.2%}",
                 f"{tried.flops / 1e6:.3g}",
                 f"{tried.latency_seconds * 1e3:.3g}",
-                "its INT8 version" if tried.int8 else how,
+                _how(tried, how),
                 tried.verdict,
             )
             name = ""
         if trial.failure is not None:
             yield name, "-", "-", "-", "-", how, f"failed: {trial.failure}"
         for note in trial.notes:
-            yield "", "-", "-", "-", "-", "its INT8 version", note
+            yield "", "-", "-", "-", "-", "its other versions", note
+
+
+def _how(tried: Tried, how: str) -> str:
+    """Say how one version of a trial differs from the first one, which was made as the trial says."""
+    differs = [*filter(None, [tried.knob]), *(["INT8"] if tried.int8 else [])]
+    return f"the same, {', '.join(differs)}" if differs else how
 
 
 def search_table(path: Path) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,9 @@ pytestmark = pytest.mark.porting
 pytest.importorskip("optuna", reason="needs the porting environment: make setup-porting")
 
 from rung.api.porting import PortingPlan  # noqa: E402
-from rung_porting.recipe import Recipe  # noqa: E402
+from rung_porting.recipe import Knob, Recipe  # noqa: E402
 from rung_porting.search.explorer import Explorer  # noqa: E402
-from rung_porting.stages import Made, Outcome  # noqa: E402
+from rung_porting.stages import Made, Outcome, seconds_spent  # noqa: E402
 
 BASE_FLOPS = 1_000_000
 
@@ -33,15 +34,19 @@ def plan(**changes: object) -> PortingPlan:
     )
 
 
-def outcome(recipe: Recipe) -> Outcome:
+def outcome(recipe: Recipe, values: tuple[int, ...] = ()) -> Outcome:
     """What a network would do whose accuracy falls with the square root of its size."""
     left = 1.0
     for turn in recipe.turns:
         left *= 1 - turn.sparsity
     flops = max(1, int(BASE_FLOPS * left**2 * (0.3 if recipe.network else 1)))
     accuracy = 0.95 - 0.02 * (BASE_FLOPS / flops) ** 0.5 / 10
-    made = Made(recipe, False, Path("none"), accuracy, accuracy, 100, 0.001, 1000, flops, 1, None, 0.0, 1.0)
-    return Outcome(recipe, (made,), seconds=10.0)
+    versions = [Made(recipe, False, Path("none"), accuracy, accuracy, 100, 0.001, 1000, flops, 1, None, 0.0)]
+    for value in values:
+        turned = recipe.model_copy(update={"knob": Knob(argument="frames", value=value)})
+        made = replace(versions[0], recipe=turned, flops=max(1, flops * value // 16))
+        versions.append(replace(made, validation_accuracy=accuracy - 0.05 / value))
+    return Outcome(recipe, tuple(versions), spent={str(recipe): 10.0})
 
 
 def search(explorer: Explorer, make: Callable[[Recipe], Outcome] = outcome) -> list[tuple[Recipe, ...]]:
@@ -103,3 +108,25 @@ def test_the_family_comes_before_pruning_and_can_be_all() -> None:
     rounds = search(Explorer(plan(methods={**members, "prune": {}})))
     assert len(rounds) > 2
     assert all(recipe.network is None for recipes in rounds[2:] for recipe in recipes)
+
+
+def test_a_knob_makes_no_trials_of_its_own_and_its_versions_are_part_of_the_frontier() -> None:
+    explorer = Explorer(plan(methods={"prune": {"iterations": [1]}, "knob": {"argument": "frames", "values": [4, 1]}}))
+    rounds = search(explorer, lambda recipe: outcome(recipe, (4, 1)))
+    recipes = list(itertools.chain(*rounds))
+    assert all(recipe.knob is None for recipe in recipes), "weights are made, and the knob is turned afterwards"
+    widths = [1 - recipe.turns[0].sparsity for recipe in recipes if len(recipe.turns) == 1]
+    assert max(widths) > 0.7, "a trial that aims at few operations may take few channels out of a turned knob's version"
+
+
+def test_a_knob_that_could_not_be_turned_is_not_aimed_at() -> None:
+    explorer = Explorer(plan(methods={"prune": {}, "knob": {"argument": "frames", "values": [4, 1]}}))
+    search(explorer, outcome)
+    assert explorer.why_over() == "10 of 10 trials are made"
+
+
+def test_no_stage_is_counted_twice() -> None:
+    first = Outcome(Recipe(), (), spent={"train": 30.0, "export": 2.0})
+    second = Outcome(Recipe(network="resnet10"), (), spent={"train": 30.0, "prune": 5.0})
+    assert seconds_spent([first, second]) == 37.0
+    assert seconds_spent([]) == 0

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rung_porting.repository.ladder import Candidate, Rung, dominators, number_versions
+from rung_porting.repository.ladder import Candidate, Rung, dominators, least_missed, number_versions
 
 CANDIDATES = st.lists(st.tuples(st.integers(0, 50), st.integers(1, 5)), max_size=12).map(
     lambda pairs: [Candidate(f"v{i}", accuracy / 50, float(cost)) for i, (accuracy, cost) in enumerate(pairs)]
@@ -59,3 +59,26 @@ def test_the_frontier_rises_in_cost_with_accuracy_and_is_never_empty(candidates:
     assert bool(frontier) == bool(rungs)
     assert all(a.cost < b.cost and a.accuracy < b.accuracy for a, b in itertools.pairwise(frontier))
     assert set(beaten.values()) <= {rung.number for rung in frontier}
+
+
+def test_the_least_missed_is_beaten_or_offers_least_and_no_end() -> None:
+    ends = [Rung(5, 0.99, 100.0), Rung(1, 0.80, 1.0)]
+    near, apart = Rung(4, 0.98, 90.0), Rung(3, 0.95, 10.0)
+    assert least_missed([*ends, near, apart]) == near, "it saves a tenth"
+    assert least_missed([*ends, near, apart], stays=4) == apart
+    assert least_missed([*ends, near, apart, Rung(2, 0.94, 11.0)]) == Rung(2, 0.94, 11.0), "another one beats it"
+    assert least_missed(ends) is None
+    assert least_missed([]) is None
+
+
+@BUSY
+@given(CANDIDATES, st.integers(0, 12))
+def test_leaving_out_the_least_missed_ends_with_the_ends(candidates: list[Candidate], stays: int) -> None:
+    rungs = [Rung(index, each.accuracy, each.cost) for index, each in enumerate(candidates)]
+    beaten = dominators(rungs)
+    along = [rung for rung in rungs if rung.number not in beaten]
+    ends = {min(along, key=lambda each: each.cost), max(along, key=lambda each: each.cost)} if along else set()
+    left = list(rungs)
+    while (missed := least_missed(left, stays)) is not None:
+        left.remove(missed)
+    assert set(left) == ends | {rung for rung in rungs if rung.number == stays}

@@ -189,7 +189,7 @@ def outcomes(folder: Path) -> list[Outcome]:
     for place, (recipe, accuracy) in enumerate(((Recipe(), 0.9), (Recipe(turns=(turn,)), 0.85))):
         model = network(folder / f"{place}.onnx", place + 1.0)
         flops = 1_000_000 // (1 + place)
-        made = Made(recipe, False, model, accuracy, accuracy, 700, 0.001, 1000, flops, 3, None, 0.0, 1.0)
+        made = Made(recipe, False, model, accuracy, accuracy, 700, 0.001, 1000, flops, 3, None, 0.0)
         found.append(Outcome(recipe, (made,)))
     return found
 

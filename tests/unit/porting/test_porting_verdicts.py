@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rung.api.porting import Allocation, Criterion, PortingPlan
 from rung_porting.ladder_files import judge_versions, version_spec
-from rung_porting.recipe import Recipe, Turn
+from rung_porting.recipe import Knob, Recipe, Turn
 from rung_porting.stages import Made
 
 PLAN = PortingPlan.model_validate(
@@ -33,9 +33,7 @@ def turn(sparsity: float, *, distill: bool = False) -> Turn:
 
 
 def made(recipe: Recipe, accuracy: float, flops: int, *, int8: bool = False, model: Path = Path("none")) -> Made:
-    return Made(
-        recipe, int8, model, accuracy, accuracy, 700, 0.001, 1000, flops, 3, 0.4 if recipe.turns else None, 0, 1
-    )
+    return Made(recipe, int8, model, accuracy, accuracy, 700, 0.001, 1000, flops, 3, 0.4 if recipe.turns else None, 0)
 
 
 BASE, HALF = Recipe(), Recipe(turns=(turn(0.5),))
@@ -60,6 +58,37 @@ def test_the_beaten_are_left_out_with_the_reason_and_int8_is_judged_among_itself
 def test_the_unpruned_network_survives_even_where_a_smaller_one_is_better() -> None:
     verdicts = judge_versions(PLAN, [made(BASE, 0.9, 1000), made(HALF, 0.95, 300)])
     assert [verdict.number for verdict in verdicts] == [2_090_000, 2_095_000]
+
+
+def test_no_more_than_the_plan_wants_are_published_and_the_ends_and_the_unpruned_network_stay() -> None:
+    plan = PLAN.model_copy(update={"targets": PLAN.targets.model_copy(update={"max_versions": 3})})
+    versions = [
+        made(BASE, 0.89, 1000),  # beaten, and stays
+        made(HALF, 0.9, 500),
+        made(QUARTER, 0.895, 450),  # hardly cheaper than the one above it
+        made(BASE, 0.7, 100, int8=True),
+    ]
+    verdicts = judge_versions(plan, versions)
+    assert [verdict.number for verdict in verdicts] == [2_089_000, 2_090_000, None, 2_070_000]
+    assert verdicts[2].why == "the plan keeps 3, and the frontier loses least without this one"
+
+
+def test_a_turned_knob_is_a_version_of_its_own_whose_parent_is_the_same_network_with_the_knob_as_it_was(
+    tmp_path: Path,
+) -> None:
+    model = tmp_path / "model.onnx"
+    model.write_bytes(b"network")
+    two = Knob(argument="frames", value=2)
+    versions = [
+        made(BASE, 0.9, 1000, model=model),
+        made(Recipe(knob=two), 0.8, 125, model=model),
+        made(HALF.model_copy(update={"knob": two}), 0.7, 40, model=model),
+    ]
+    verdicts = judge_versions(PLAN, versions)
+    assert all(verdict.number for verdict in verdicts)
+    turned, pruned = (version_spec(PLAN, verdict, verdicts)["lineage"] for verdict in verdicts[1:])
+    assert (turned["method"], turned["parent"]) == ("base+frames-2", "digits-2090000")
+    assert (pruned["method"], pruned["parent"]) == ("taylor+frames-2", "digits-2090000")
 
 
 def test_lineage_names_the_nearest_ancestor_that_survived(tmp_path: Path) -> None:
