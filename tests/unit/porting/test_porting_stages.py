@@ -85,7 +85,8 @@ def test_an_argument_that_is_none_or_a_value_that_fits_none_is_an_error_that_say
     assert "frames must be from 1 to 4" in high.failure
     weights = Workshop(plan({"argument": "blocks", "values": [2]}), store).outcome(Recipe())
     assert weights.failure is not None
-    assert weights.failure.startswith("blocks=2: what was kept does not fit the network: ")
+    assert weights.failure.startswith("blocks=2: what was kept has a layer ")
+    assert weights.failure.endswith("that the network has not: it belongs to another one")
 
 
 def test_a_value_that_makes_nothing_cheaper_is_no_version(store: Store) -> None:
