@@ -56,7 +56,7 @@ images: setup ## Build the container images (with buildah) and load them into th
 	$(BIN)/python -m rung_devcluster images $(ARGS)
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench-swap bench-operator bench-profiler
+.PHONY: bench-swap bench-operator bench-profiler bench-porting
 bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
 	$(BIN)/python bench/bench_swap.py $(ARGS)
 
@@ -65,6 +65,9 @@ bench-operator: setup ## The operator's CPU and memory with 2 and with 200 tasks
 
 bench-profiler: setup setup-triton ## The profiler against perf_analyzer and against itself: agreement, repeatability
 	$(BIN)/python bench/bench_profiler.py $(ARGS)
+
+bench-porting: setup-porting ## What INT8, distillation, the search and the knob are each worth (20 minutes)
+	.venv-porting/bin/python bench/bench_porting.py $(ARGS)
 
 # ---------------------------------------------------------------- environments, pinned with hashes
 .PHONY: setup setup-triton setup-porting

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan, PruneSpec
-from rung_porting.errors import PortingError
+from rung_porting.errors import PortingError, StoreError
 from rung_porting.importing import source_sha256
 from rung_porting.recipe import Recipe, Turn, knobs
-from rung_porting.store import Entry, Store, digest_of
+from rung_porting.store import Build, Entry, Store, digest_of
 
 if TYPE_CHECKING:
     import lightning
@@ -29,7 +29,6 @@ MODEL_FILE = "model.onnx"
 _CHECKED_SAMPLES = 32
 _TRACED_SAMPLES = 8
 
-Build = Callable[[Path, Path], dict[str, Any]]
 Report = Callable[[str, float], None]
 """Is told what is being done and how much of it is done, 0 to 1."""
 
@@ -97,22 +96,31 @@ class Workshop:
         self.plan = plan
         self.store = store
         self.report = report
-        self._common = _common(plan)
+        self.common = _common(plan)
+        """What every stage of the plan depends on, as JSON."""
         self._spent: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------------------------------- recipes
 
     def outcome(self, recipe: Recipe) -> Outcome:
-        """Make what the recipe says. A version that fails a check is an outcome too; only the base must not fail."""
+        """Make what the recipe says. A version that fails a check is an outcome too; only the base must not fail.
+
+        Raises:
+            StoreError: the store can't be used, so that nothing is known of the recipe.
+        """
         notes: list[str] = []
         self._spent = {}
         try:
             made = self._versions(recipe, notes)
+        except StoreError:
+            raise
         except PortingError as error:
             return Outcome(recipe, (), str(error), spent=self._spent)
         for knob in knobs(self.plan):
             try:
                 made += self._versions(recipe.model_copy(update={"knob": knob}), notes, dearer=made[0])
+            except StoreError:
+                raise
             except PortingError as error:
                 fault = f"{knob.sentence()}: {error}"
                 if recipe.is_base:  # then it fails for all of them
@@ -147,7 +155,7 @@ class Workshop:
         """Return the digest of a recipe's weights."""
         recipe = recipe.trained
         methods = self.plan.methods
-        content: dict[str, Any] = {"common": self._common, "recipe": recipe.model_dump(mode="json")}
+        content: dict[str, Any] = {"common": self.common, "recipe": recipe.model_dump(mode="json")}
         if recipe.turns:
             content["prune"] = [(methods.prune or PruneSpec()).backend, (methods.prune or PruneSpec()).round_to]
         if any(turn.distill for turn in recipe.turns) and methods.distill is not None:

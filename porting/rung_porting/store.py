@@ -20,10 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rung_porting.errors import PortingError
+from rung_porting.errors import PortingError, StoreError
 
 Result = Mapping[str, Any]
-_ENTRY_FILE = "entry.json"
+Build = Callable[[Path, Path], Result]
+"""Makes an entry; see `Store.make`."""
+ENTRY_FILE = "entry.json"
+_LEAST_FREE_BYTES = 1 << 18
+"""With less than this, a disk is taken to be full when a stage fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,19 +74,19 @@ class Store:
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise PortingError(f"the store {root} can't be made: {error.strerror}; set RUNG_CACHE") from None
+            raise StoreError(f"the store {root} can't be made: {error.strerror}; set RUNG_CACHE") from None
 
     def get(self, stage: str, digest: str) -> Entry | None:
         """Return an entry, or None when it is missing or was damaged."""
         folder = self._folder(stage, digest)
         try:
-            content = json.loads((folder / _ENTRY_FILE).read_text(encoding="utf-8"))
+            content = json.loads((folder / ENTRY_FILE).read_text(encoding="utf-8"))
             intact = all(file_sha256(folder / name) == sha256 for name, sha256 in content["files"].items())
             return Entry(folder, content["result"]) if intact else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
-    def make(self, stage: str, digest: str, build: Callable[[Path, Path], Result]) -> Entry:
+    def make(self, stage: str, digest: str, build: Build) -> Entry:
         """Return the entry, building it if need be.
 
         Args:
@@ -92,7 +96,7 @@ class Store:
                 checkpoints; returns JSON-serialisable numbers, to which the `seconds` that it took are added.
 
         Raises:
-            PortingError: the disk is full, or the store can't be written.
+            StoreError: the disk is full, or the store can't be written.
         """
         present = self.get(stage, digest)
         if present is not None:
@@ -105,12 +109,18 @@ class Store:
                 return self.get(stage, digest) or self._build(folder, build)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise PortingError(
-                    f"{self.root}: the disk is full: make room, or set RUNG_CACHE to another one"
-                ) from None
-            raise PortingError(f"{error.filename or self.root}: {error.strerror}") from None
+                raise self._full() from None
+            raise StoreError(f"{error.filename or self.root}: {error.strerror}") from None
+        except (PortingError, RuntimeError):
+            # torch and onnx have words of their own for a file that can't be written.
+            if shutil.disk_usage(self.root).free < _LEAST_FREE_BYTES:
+                raise self._full() from None
+            raise
 
-    def _build(self, folder: Path, build: Callable[[Path, Path], Result]) -> Entry:
+    def _full(self) -> StoreError:
+        return StoreError(f"{self.root}: the disk is full: make room, or set RUNG_CACHE to another one")
+
+    def _build(self, folder: Path, build: Build) -> Entry:
         unfinished = folder.with_suffix(".unfinished")
         unfinished.mkdir(exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".tmp", dir=self.root))
@@ -119,7 +129,7 @@ class Store:
             result = {**build(temporary, unfinished), "seconds": round(time.monotonic() - started, 3)}
             files = {path.name: file_sha256(path) for path in sorted(temporary.iterdir())}
             text = json.dumps({"files": files, "result": result}, indent=1)
-            (temporary / _ENTRY_FILE).write_text(text, encoding="utf-8")
+            (temporary / ENTRY_FILE).write_text(text, encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)  # a damaged one
             temporary.rename(folder)
         except BaseException:

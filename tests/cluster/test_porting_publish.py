@@ -121,6 +121,21 @@ def test_other_content_under_a_published_number_is_never_overwritten(
     assert {key: after[key] for key in before} == before
 
 
+def test_a_bucket_that_is_not_there_and_credentials_that_are_refused_are_one_sentence(
+    s3: S3Server, folder: Path
+) -> None:
+    missing = command(s3, "publish", folder, "s3://nowhere/rung")
+    assert missing.exit_code == 1
+    assert "the bucket does not exist" in missing.output
+    environment = {**s3.environment, "AWS_SECRET_ACCESS_KEY": "wrong"}
+    arguments = ["publish", str(folder), "s3://models/refused", "--endpoint", s3.endpoint]
+    refused = CliRunner(env=environment).invoke(main, arguments)
+    assert refused.exit_code == 1
+    for outcome in (missing, refused):
+        assert outcome.output.count("\n") <= 2, outcome.output
+        assert isinstance(outcome.exception, SystemExit), "no traceback"
+
+
 def test_a_damaged_file_is_never_published(s3: S3Server, folder: Path, request: pytest.FixtureRequest) -> None:
     where = uri(request)
     (folder / "digits" / "1095000" / "model.onnx").write_bytes(b"network 1095OOO")

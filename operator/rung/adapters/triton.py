@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -216,15 +216,25 @@ class TritonClient:
         ]
         return tuple(sorted(entries, key=lambda entry: (entry.model, entry.number)))
 
-    async def load(self, model: str, versions: frozenset[int], config_text: str, deadline_seconds: float) -> None:
+    async def load(
+        self,
+        model: str,
+        versions: frozenset[int],
+        config_text: str,
+        deadline_seconds: float,
+        files: Mapping[str, bytes] | None = None,
+    ) -> None:
         """Make exactly these versions loaded; returns when they are, and dropped ones no longer answer.
 
+        With `files` (`NUMBER/model.onnx` to content) the model comes from the call, not from the server's repository.
         Versions that are loaded already and stay keep their process; dropped ones unload later (see `index`).
         Other loads of the same model wait for each other in the server.
         Raises Unreachable, DeadlineExceeded (the server goes on loading), Refused (with the server's message).
         """
         request = service_pb2.RepositoryModelLoadRequest(model_name=model)
         request.parameters["config"].string_param = config_override(config_text, versions)
+        for path, content in (files or {}).items():
+            request.parameters[f"file:{path}"].bytes_param = content
         await self._call(self._stub.RepositoryModelLoad, request, deadline_seconds)
 
     async def unload(self, model: str, deadline_seconds: float) -> None:

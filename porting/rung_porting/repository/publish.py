@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rung.adapters.s3 import AlreadyExists, ModelRepository
+from rung.adapters.triton import TritonClient
 from rung.core.repository_layout import PROFILES_FOLDER, card_key, config_key, model_key, version_key
 from rung_porting.errors import PortingError
 from rung_porting.repository.catalogue import ladder, local_spec
+from rung_porting.repository.check import check_on_server
 from rung_porting.repository.folder import LocalTask, LocalVersion, read_folder, yaml_text
 
 Say = Callable[[str], None]
@@ -25,7 +27,14 @@ class Tally:
     faults: int = 0
 
 
-async def publish(root: Path, repository: ModelRepository, say: Say, *, everything: bool = False) -> Tally:
+async def publish(
+    root: Path,
+    repository: ModelRepository,
+    say: Say,
+    *,
+    everything: bool = False,
+    server: TritonClient | None = None,
+) -> Tally:
     """Publish every sound version of every task; `version.yaml` goes last, so half a version does not exist.
 
     Args:
@@ -33,9 +42,10 @@ async def publish(root: Path, repository: ModelRepository, say: Say, *, everythi
         repository: where to.
         say: is told what happens to each version, and every fault.
         everything: publish versions too that another one beats in accuracy and cost.
+        server: a Triton that each version has to load on, and answer, before it is published.
 
     Raises:
-        PortingError: the folder holds no task.
+        PortingError: the folder holds no task, or that Triton does not answer.
         RepositoryError: the repository can't be reached or refuses (what is up already stays, run it again).
     """
     tally = Tally()
@@ -43,13 +53,20 @@ async def publish(root: Path, repository: ModelRepository, say: Say, *, everythi
         for fault in task.faults:
             tally.faults += 1
             say(f"refused: {fault}")
+        refused = await check_on_server(task, server) if server is not None else {}
+        for number, why in refused.items():
+            tally.faults += 1
+            say(f"refused: {task.name}-{number}: {why}")
+        if refused and len(refused) == len(task.versions):
+            continue
         try:
             await repository.put_if_absent(config_key(task.name), task.config)
         except AlreadyExists as error:
             tally.faults += 1
             say(f"refused: {error}; the versions of {task.name} were not published")
             continue
-        await _publish_versions(task, repository, say, tally, everything)
+        sound = tuple(version for version in task.versions if version.number not in refused)
+        await _publish_versions(replace(task, versions=sound), repository, say, tally, everything)
     return tally
 
 

@@ -235,3 +235,18 @@ def test_a_run_that_fails_says_so_and_writes_nothing(tmp_path: Path, code: tuple
     assert sentence in " ".join(said.split()), said
     assert "Traceback" not in said
     assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk: needs root")
+@pytest.mark.parametrize("kibibytes", [24, 64, 200])
+def test_a_disk_that_is_full_is_one_sentence_wherever_it_happens(tmp_path: Path, kibibytes: int) -> None:
+    plan, cache = write_stranger(tmp_path / "mine"), tmp_path / "cache"
+    cache.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "rung-test", cache], check=True)
+    try:
+        status, said = finish(plan, tmp_path / "models", cache)
+    finally:
+        subprocess.run(["umount", cache], check=True)
+    assert status == 1
+    assert "the disk is full: make room, or set RUNG_CACHE to another one" in said
+    assert "Traceback" not in said
