@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
@@ -55,14 +56,19 @@ namespace_option = click.option(
 )  # fmt: skip
 @click.option("--listen", default="0.0.0.0:8080", show_default=True, help="Where /healthz and /metrics answer.")
 @click.option(
+    "--porting-templates", type=click.Path(path_type=Path, dir_okay=False), envvar="RUNG_PORTING_TEMPLATES",
+    help="Pod templates for PortingJobs, as the chart writes them; without it none is carried out.",
+)  # fmt: skip
+@click.option(
     "--log-level", default="INFO", show_default=True,
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     help="At INFO the log is silent while nothing changes.",
 )  # fmt: skip
 @click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
-def operator(namespaces: str, listen: str, log_level: str, log_format: str) -> None:
+def operator(namespaces: str, listen: str, porting_templates: Path | None, log_level: str, log_format: str) -> None:
     """Run the operator until it is told to stop."""
     from rung.control.logs import configure_logs  # noqa: PLC0415
+    from rung.control.porting_manifests import BadTemplates, read_templates  # noqa: PLC0415
     from rung.main import CannotStart, run  # noqa: PLC0415
 
     configure_logs(log_level.upper(), log_format)
@@ -73,8 +79,9 @@ def operator(namespaces: str, listen: str, log_level: str, log_format: str) -> N
         raise click.BadParameter("names no namespace; * is all of them", param_hint="--namespaces")
     everywhere = "*" in names
     try:
-        run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen)
-    except CannotStart as error:
+        templates = read_templates(porting_templates) if porting_templates is not None else None
+        run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen, templates=templates)
+    except (CannotStart, BadTemplates) as error:
         click.echo(f"rung: the operator can't start: {error}", err=True)
         sys.exit(1)
 

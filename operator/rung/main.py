@@ -18,9 +18,10 @@ from kopf._core.engines.activities import ActivityError
 from kopf._core.engines.peering import Identity
 
 from rung.adapters.kubernetes import KubernetesError, connect
-from rung.api import GROUP, InvalidObject, parse_pool, parse_task, parse_version
+from rung.api import GROUP, InvalidObject, parse_pool, parse_porting_job, parse_task, parse_version
 from rung.control.http import serve_http
 from rung.control.metrics import Metrics
+from rung.control.porting_manifests import Templates
 from rung.control.supervisor import Supervisor
 from rung.control.view import ClusterView, NodeFacts, ServerPod, may_serve, read_node, read_pod
 
@@ -87,6 +88,10 @@ def build_registry() -> kopf.OperatorRegistry:
         task = ((body.get("spec") or {}).get("taskRef") or {}).get("name", "")
         return _parsed((namespace or "", task), lambda: parse_version(_bodies(body)), memo)
 
+    @kopf.index(GROUP, "portingjobs", id="porting_jobs", registry=registry)
+    async def porting_jobs(*, namespace: str | None, name: str, body: kopf.Body, memo: Any, **_: Any) -> Any:
+        return _parsed((namespace or "", name), lambda: parse_porting_job(_bodies(body)), memo)
+
     @kopf.index("", "v1", "pods", when=lambda *, body, **_: may_serve(body), id="pods", registry=registry)
     async def pods(*, namespace: str | None, body: kopf.Body, **_: Any) -> dict[str, ServerPod]:
         return {namespace or "": read_pod(dict(body))}
@@ -104,6 +109,10 @@ def build_registry() -> kopf.OperatorRegistry:
     async def task_seen(*, event: Any, memo: Any, **_: Any) -> None:
         memo.supervisor.task_seen(event["type"])
 
+    @kopf.on.event(GROUP, "portingjobs", registry=registry)
+    async def porting_job_seen(*, event: Any, memo: Any, **_: Any) -> None:
+        memo.supervisor.task_seen(event["type"])
+
     @kopf.on.startup(registry=registry)
     async def begin(memo: Any, **indices: Any) -> None:
         memo.exits = AsyncExitStack()
@@ -111,9 +120,9 @@ def build_registry() -> kopf.OperatorRegistry:
             cluster = await memo.exits.enter_async_context(connect())
         except KubernetesError as error:
             raise kopf.PermanentError(str(error)) from error
-        names = ("pools", "tasks", "versions", "pods", "nodes")
+        names = ("pools", "tasks", "versions", "pods", "nodes", "porting_jobs")
         view = ClusterView(**{name: indices[name] for name in names})
-        supervisor = Supervisor(view, cluster, Metrics())
+        supervisor = Supervisor(view, cluster, Metrics(), memo.templates)
         memo.supervisor = supervisor
         supervisor.start()
         try:
@@ -143,9 +152,9 @@ def _parsed(key: tuple[str, str], parse: Any, memo: Any) -> Any:
         return None
 
 
-def run(*, namespaces: Collection[str], clusterwide: bool, listen: str) -> None:
+def run(*, namespaces: Collection[str], clusterwide: bool, listen: str, templates: Templates | None = None) -> None:
     """Run the operator until it is told to stop (SIGTERM, SIGINT). Raises CannotStart with a sentence."""
-    memo = kopf.Memo(listen=listen)
+    memo = kopf.Memo(listen=listen, templates=templates)
     try:
         kopf.run(
             registry=build_registry(),

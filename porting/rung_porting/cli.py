@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rung_porting.cluster_commands import gather_command, trial_command
 from rung_porting.needs import need
 from rung_porting.run_commands import plan_command, run_command
 
@@ -33,14 +34,26 @@ def main() -> None:
 @click.argument("uri")
 @click.option("--endpoint", help="http(s)://HOST:PORT of an S3 that is not AWS. [default: AWS_ENDPOINT_URL]")
 @click.option("--all", "everything", is_flag=True, help="Versions too that another one beats in accuracy and cost.")
-def publish_command(folder: Path, uri: str, endpoint: str | None, everything: bool) -> None:
+@click.option(
+    "--triton",
+    metavar="HOST:PORT",
+    help="A Triton (its gRPC address) on which every version must load and answer first, beside whatever it serves.",
+)
+def publish_command(folder: Path, uri: str, endpoint: str | None, everything: bool, triton: str | None) -> None:
     """Upload FOLDER to s3://BUCKET/PREFIX. Credentials: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY."""
 
     async def body() -> int:
         from rung.adapters.s3 import ModelRepository
         from rung_porting.repository.publish import publish
 
-        tally = await publish(folder, ModelRepository(uri, endpoint=endpoint), _say, everything=everything)
+        repository = ModelRepository(uri, endpoint=endpoint)
+        if triton is None:
+            tally = await publish(folder, repository, _say, everything=everything)
+        else:
+            from rung.adapters.triton import TritonClient
+
+            async with TritonClient(triton) as server:
+                tally = await publish(folder, repository, _say, everything=everything, server=server)
         click.echo(
             f"{tally.published} published, {tally.present} there already, {tally.dominated} left out, "
             f"{tally.faults} refused"
@@ -53,13 +66,19 @@ def publish_command(folder: Path, uri: str, endpoint: str | None, everything: bo
 @main.command("register")
 @click.argument("uri")
 @click.option("--endpoint", help="http(s)://HOST:PORT of an S3 that is not AWS. [default: AWS_ENDPOINT_URL]")
+@click.option("--task", "tasks", metavar="TASK", multiple=True, help="Only this one; may be given several times.")
 @click.option("--namespace", help="[default: that of the kubeconfig's context, or of the pod]")
 @click.option(
     "--kubeconfig", type=click.Path(path_type=Path), help="[default: KUBECONFIG, the pod's own, ~/.kube/config]"
 )
 @click.option("--context", help="A context of the kubeconfig.")
 def register_command(
-    uri: str, endpoint: str | None, namespace: str | None, kubeconfig: Path | None, context: str | None
+    uri: str,
+    endpoint: str | None,
+    tasks: tuple[str, ...],
+    namespace: str | None,
+    kubeconfig: Path | None,
+    context: str | None,
 ) -> None:
     """Create or update the ModelVersion of every version at s3://BUCKET/PREFIX."""
 
@@ -70,7 +89,7 @@ def register_command(
 
         async with connect(kubeconfig, context=context) as cluster:
             repository = ModelRepository(uri, endpoint=endpoint)
-            tally = await register(repository, cluster, namespace or cluster.namespace, _say)
+            tally = await register(repository, cluster, namespace or cluster.namespace, _say, tasks)
         click.echo(
             f"{tally.created} created, {tally.updated} updated, {tally.unchanged} unchanged, {tally.faults} refused"
         )
@@ -197,3 +216,5 @@ def _add_profile() -> None:
 _add_profile()
 main.add_command(plan_command)
 main.add_command(run_command)
+main.add_command(trial_command)
+main.add_command(gather_command)

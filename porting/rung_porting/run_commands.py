@@ -37,7 +37,8 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _need_torch() -> None:
+def need_torch() -> None:
+    """Say in one line what is missing where the extra `porting` is not installed."""
     need(*_NEEDED, extra="porting")
 
 
@@ -71,7 +72,7 @@ def plan_command(plans: tuple[str, ...], listed: bool, jobs: int | None) -> None
         raise click.UsageError("give a PLAN: a YAML file or a built-in plan; --list shows those")
     try:
         for plan, beside in _read(plans):
-            _need_torch()
+            need_torch()
             _show(plan, beside, jobs or _cores())
     except PortingError as error:
         raise click.ClickException(str(error)) from None
@@ -79,7 +80,7 @@ def plan_command(plans: tuple[str, ...], listed: bool, jobs: int | None) -> None
 
 def _list() -> None:
     click.echo(f"plans:    {', '.join(sorted(builtin_plans()))}")
-    _need_torch()
+    need_torch()
     from rung_porting.data.source import BUILT_IN
     from rung_porting.models.families import FAMILIES
 
@@ -134,7 +135,7 @@ def run_command(plans: tuple[str, ...], output: Path, generation: int | None, jo
 
     PLAN is a YAML file, or the name of a built-in plan (`rung-port plan --list`).
     """
-    _need_torch()
+    need_torch()
     from rich.console import Console
 
     from rung_porting.run import run

@@ -17,8 +17,9 @@ from servers.manifests import ABSENT, SHA256, manifest
 pytestmark = pytest.mark.cluster
 
 MODELS = {model.NAMES.kind: model for model in KINDS}
-TASK, VERSION, POOL = "InferenceTask", "ModelVersion", "ServingPool"
+TASK, VERSION, PORTING, POOL = "InferenceTask", "ModelVersion", "PortingJob", "ServingPool"
 PROFILE = {"hardwareClass": "rpi5", "sloLatency": "400ms", "maxThroughput": 31.5}
+TARGET = {"hardwareClass": "rpi5", "sloLatency": "400ms"}
 LATENCY = {"p50": "2ms", "p95": "2ms", "p99": "9.5ms"}
 
 Changes = dict[str, Any]
@@ -133,6 +134,23 @@ RULES: list[tuple[str, Changes, Changes, str]] = [
     ),
 ]
 
+RULES += [
+    (
+        PORTING,
+        {"model": {"import": "mine:Net", "arguments": {"width": 8, "deep": {"er": [1, "x"]}}}},
+        {"model": {"import": "mine:Net", "builtin": "resnet18"}},
+        "give either builtin or import, not both and not none",
+    ),
+    (PORTING, {"data": {"builtin": "cifar10"}}, {"data": {}}, "give either builtin or import, not both and not none"),
+    (
+        PORTING,
+        {"methods": {"prune": {"learningRateScale": {"min": 0.5, "max": 0.5}}}},
+        {"methods": {"prune": {"learningRateScale": {"min": 2, "max": 1}}}},
+        "min must not be above max",
+    ),
+    (PORTING, {"budget__time": "20m"}, {"budget__time": "0s"}, "must be longer than 0s"),
+]
+
 # What the schema itself says: types, ranges, patterns, choices.
 SHAPES: list[tuple[str, Changes, Changes, str]] = [
     (TASK, {"minAccuracy": 0}, {"minAccuracy": 1.01}, "spec.minAccuracy"),
@@ -178,6 +196,22 @@ SHAPES: list[tuple[str, Changes, Changes, str]] = [
         ".profiledAt",
     ),
     (VERSION, {"lineage__method": "l1+int8"}, {"lineage__method": "by hand"}, "spec.lineage.method"),
+    (PORTING, {"input": [30]}, {"input": []}, "spec.input"),
+    (PORTING, {"model": {"import": "a.b:C"}}, {"model": {"import": "a.b.C"}}, "spec.model.import"),
+    (PORTING, {"methods": {"prune": {"criteria": ["FPGM"]}}}, {"methods": {"prune": {"criteria": ["L3"]}}}, "criteria"),
+    (PORTING, {"cluster__retries": 0}, {"cluster__retries": -1}, "spec.cluster.retries"),
+    (
+        PORTING,
+        {"cluster__profiles": [TARGET, {**TARGET, "hardwareClass": "n100"}]},
+        {"cluster__profiles": [TARGET, TARGET]},
+        "Duplicate value",
+    ),
+    (
+        PORTING,
+        {"methods": {"knob": {"argument": "frames", "values": [1]}}},
+        {"methods": {"knob": {"argument": "two words", "values": [1]}}},
+        "spec.methods.knob.argument",
+    ),
     (POOL, {"serverSelector": {"a": "b"}}, {"serverSelector": {}}, "spec.serverSelector"),
     (POOL, {"policy__name": "Static"}, {"policy__name": "Frontier"}, "spec.policy.name"),
     (POOL, {"standby__memoryBudget": "1.5Gi"}, {"standby__memoryBudget": "1.5 GB"}, "spec.standby.memoryBudget"),
@@ -212,6 +246,20 @@ TRANSITIONS: list[tuple[str, Changes, Changes, Changes, str]] = [
         {"artifact__uri": "s3://elsewhere/model.onnx"},
         {"artifact__sha256": "f" * 64},
         "artifact.sha256 can't be changed",
+    ),
+    (
+        PORTING,
+        {"model": {"import": "mine:Net", "arguments": {"width": 8}}},
+        {},
+        {"budget__trials": 3},
+        "the spec of a PortingJob can't be changed: delete it and make another one",
+    ),
+    (
+        PORTING,
+        {"model": {"import": "mine:Net", "arguments": {"width": 8}}},
+        {},
+        {"model": {"import": "mine:Net", "arguments": {"width": 9}}},
+        "the spec of a PortingJob can't be changed: delete it and make another one",
     ),
 ]
 
@@ -305,6 +353,8 @@ def test_a_spec_is_needed(kind: str, api_server: ApiServer, namespace: str) -> N
         (TASK, {"demand": {"source": "Declared", "rate": 3}, "minAccuracy": None, "serverSelector": {"a": "b"}}),
         (VERSION, {}),
         (VERSION, {"profiles": [{**PROFILE, "latency": LATENCY}], "lineage": {"method": "l1", "sparsity": 0.5}}),
+        (PORTING, {}),
+        (PORTING, {"methods": {"prune": {}, "distill": {}, "quantize": {}}, "cluster": {"profiles": [TARGET]}}),
         (POOL, {}),
         (POOL, {"policy": {"name": "Static", "static": {}}, "standby": {"memoryBudget": "1Gi"}}),
         (POOL, {"policy": {"stepwise": {}}, "standby": {}, "rollout": {}, "fallback": {}, "metrics__maxAge": "7s"}),

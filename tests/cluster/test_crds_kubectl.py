@@ -11,6 +11,7 @@ import pytest
 
 from rung.api import (
     BrokenServer,
+    ClassProgress,
     Condition,
     ConditionStatus,
     Cpu,
@@ -20,9 +21,14 @@ from rung.api import (
     ModelVersionStatus,
     PoolServerPhase,
     PoolServerStatus,
+    PortedVersion,
+    PortingJobStatus,
+    PortingPhase,
     ServerPhase,
     ServingPoolStatus,
+    StepPhase,
     TaskServerStatus,
+    TrialCounts,
 )
 from rung.api.base import Model
 from rung.api.parse import KINDS
@@ -85,6 +91,18 @@ STATUSES: dict[str, Model] = {
         on_frontier_for=("rpi5", "n100"),
         dominated_by="digits-2",
         broken_on=(BrokenServer(server="triton-0", message="garbage", failures=3, retry_after=NOW),),
+        observed_generation=1,
+    ),
+    "PortingJob": PortingJobStatus(
+        conditions=(condition("Complete", ConditionStatus.FALSE), condition("Failed", ConditionStatus.FALSE)),
+        phase=PortingPhase.PROFILING,
+        message="versions are measured on rpi5",
+        trials=TrialCounts(planned=4, made=4, failed=1),
+        versions=1,
+        frontier=(PortedVersion(version=1_096_100, accuracy=0.961, flops=1000, method="base"),),
+        profiles=(ClassProgress(hardware_class="rpi5", phase=StepPhase.RUNNING, message="2 measured"),),
+        start_time=NOW,
+        completion_time=NOW,
         observed_generation=1,
     ),
     "ServingPool": ServingPoolStatus(
@@ -157,6 +175,7 @@ COLUMNS = {
         "METHOD": "base",
         "FRONTIER": "True",
     },
+    "PortingJob": {"NAME": "one", "TASK": "digits", "PHASE": "Profiling", "TRIALS": "4", "VERSIONS": "1"},
     "ServingPool": {
         "NAME": "one",
         "POLICY": "Stepwise",
@@ -171,6 +190,7 @@ COLUMNS = {
 WIDE = {
     "InferenceTask": {"TARGET": "1096100", "MODE": "Auto", "WHY": DECISION.sentence},
     "ModelVersion": {"AVAILABLE": "Unknown", "DOMINATED-BY": "digits-2"},
+    "PortingJob": {"MESSAGE": "versions are measured on rpi5"},
     "ServingPool": {"EXPECTED": "0.6", "WHY": DECISION.sentence},
 }
 

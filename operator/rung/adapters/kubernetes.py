@@ -7,7 +7,6 @@ server that is slow, away or refuses costs bounded time and one clear sentence.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Mapping
@@ -18,15 +17,29 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import aiohttp
 import yaml
 from kubernetes.aio import config
-from kubernetes.aio.client import ApiClient, ApiException, Configuration, CustomObjectsApi
+from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
 
 from rung.adapters.event_series import EventSeries, shortened
+from rung.adapters.jobs import Jobs
+from rung.adapters.kubernetes_calls import Conflict, KubernetesError, NotFound, Refused, Unavailable, answered, send
 from rung.api import GROUP, VERSION, InferenceTask, InvalidObject, ModelVersion, ServingPool
 from rung.api.base import API_VERSION, Resource
 from rung.api.parse import KINDS, parse
+
+__all__ = [
+    "Cluster",
+    "Conflict",
+    "EventRecord",
+    "KubernetesError",
+    "Listing",
+    "NotFound",
+    "Refused",
+    "Registration",
+    "Unavailable",
+    "connect",
+]
 
 DEADLINE_SECONDS = 5.0
 _CONFIG_DEADLINE_SECONDS = 30.0  # a kubeconfig may name a program that fetches a token
@@ -38,26 +51,6 @@ _EVENTS = ("events.k8s.io", "v1")
 
 _ResourceType = TypeVar("_ResourceType", bound=Resource)
 _Answer = TypeVar("_Answer")
-
-
-class KubernetesError(Exception):
-    """A call to the API server that did not succeed; the message says what was tried and why it failed."""
-
-
-class NotFound(KubernetesError):  # noqa: N818 - read as a sentence where it is caught
-    """The object, its namespace or its kind does not exist."""
-
-
-class Conflict(KubernetesError):  # noqa: N818
-    """The object was changed or replaced by someone else in the meantime: read it again."""
-
-
-class Unavailable(KubernetesError):  # noqa: N818
-    """No answer within the deadline, no connection, or a server that is overloaded: try again later."""
-
-
-class Refused(KubernetesError):  # noqa: N818
-    """The API server said no (invalid, forbidden, not authorised); trying again does not help."""
 
 
 class Registration(StrEnum):
@@ -96,6 +89,8 @@ class Cluster:
     ) -> None:
         self.namespace = namespace
         """The namespace that the kubeconfig's context names."""
+        self.jobs = Jobs(client, deadline_seconds)
+        """Jobs and what belongs to them."""
         self._api = CustomObjectsApi(client)
         self._deadline_seconds = deadline_seconds
         self._instance = socket.gethostname()[:128] or "rung"
@@ -120,10 +115,12 @@ class Cluster:
         """
         root = f"/apis/{GROUP}/{VERSION}" if plural in _PLURALS.values() else "/api/v1"
         path = f"{root}/namespaces/{namespace}/{plural}" if namespace else f"{root}/{plural}"
+        client = self._api.api_client
         uids: set[str] = set()
         token = ""
         while True:
-            answer = await self._call(f"listing {plural}", self._get(path, {"limit": _PAGE, "continue": token}))
+            query = {"limit": _PAGE, "continue": token}
+            answer = await self._call(f"listing {plural}", send(client, "GET", path, query, accept=_METADATA_ONLY))
             try:
                 uids.update(item["metadata"]["uid"] for item in answer.get("items") or ())
                 token = (answer.get("metadata") or {}).get("continue") or ""
@@ -131,20 +128,6 @@ class Cluster:
                 raise Unavailable(f"listing {plural}: the answer is no list of objects ({error!s:.100})") from None
             if not token:
                 return frozenset(uids)
-
-    async def _get(self, path: str, query: Mapping[str, object]) -> object:
-        """Get what the client has no function for: the names and uids of objects without their contents."""
-        client = self._api.api_client
-        request = await client.param_serialize(
-            method="GET",
-            resource_path=path,
-            query_params=[(name, value) for name, value in query.items() if value],
-            header_params={"Accept": _METADATA_ONLY},
-            auth_settings=["BearerToken"],
-        )
-        response = await client.call_api(*request)
-        await response.read()
-        return client.response_deserialize(response, {"200": "object"}).data
 
     async def read_task(self, namespace: str, name: str) -> InferenceTask:
         """Return one task. Raises NotFound and other KubernetesError, InvalidObject when it can't be read."""
@@ -309,18 +292,7 @@ class Cluster:
         return Listing(tuple(objects), tuple(invalid))
 
     async def _call(self, what: str, call: Awaitable[object]) -> dict[str, Any]:
-        try:
-            async with asyncio.timeout(self._deadline_seconds):
-                answer = await call
-        except TimeoutError:
-            raise Unavailable(f"{what}: no answer within {self._deadline_seconds:g} s") from None
-        except ApiException as error:
-            raise _error_of(what, error) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise Unavailable(f"{what}: {error or type(error).__name__}") from None
-        if not isinstance(answer, dict):
-            raise Unavailable(f"{what}: the answer is no JSON object; is something else at that address?")
-        return answer
+        return await answered(what, call, self._deadline_seconds)
 
 
 @asynccontextmanager
@@ -370,22 +342,6 @@ async def _configure(configuration: Configuration, kubeconfig: str | None, conte
         raise Unavailable(f"no cluster: {where} can't be used: {error}; set KUBECONFIG") from None
     chosen = next((each for each in contexts if each["name"] == context), current)
     return str(chosen["context"].get("namespace") or "default")
-
-
-def _error_of(what: str, error: ApiException) -> KubernetesError:
-    """Map an HTTP status to one of the four errors, with the API server's own sentence."""
-    sentence = str(error.reason or "")
-    try:
-        sentence = json.loads(error.body or "")["message"]
-    except (ValueError, KeyError, TypeError):
-        sentence = sentence or str(error.body or "no reason given")[:500]
-    status = int(error.status or 0)
-    kinds: dict[int, type[KubernetesError]] = {404: NotFound, 409: Conflict, 410: Conflict}
-    if status in kinds:
-        return kinds[status](f"{what}: {sentence}")
-    if status == 429 or status >= 500 or status < 400:
-        return Unavailable(f"{what}: the API server can't now ({status}): {sentence}")
-    return Refused(f"{what}: {sentence}")
 
 
 def _updated(present: Mapping[str, Any], manifest: Mapping[str, Any], what: str) -> dict[str, Any]:

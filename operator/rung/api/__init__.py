@@ -2,7 +2,7 @@
 
 from rung.api.base import API_VERSION, GROUP, VERSION, Metadata, Reference
 from rung.api.conditions import Condition, ConditionStatus, Decision, find_condition, with_conditions
-from rung.api.parse import InvalidObject, parse_pool, parse_task, parse_version
+from rung.api.parse import InvalidObject, parse_pool, parse_porting_job, parse_task, parse_version
 from rung.api.policy import (
     PolicyName,
     PolicySpec,
@@ -20,6 +20,18 @@ from rung.api.pool import (
     ServingPool,
     ServingPoolSpec,
     ServingPoolStatus,
+)
+from rung.api.porting import PortingPlan
+from rung.api.porting_job import (
+    ClassProgress,
+    PortedVersion,
+    PortingJob,
+    PortingJobSpec,
+    PortingJobStatus,
+    PortingPhase,
+    ProfileTarget,
+    StepPhase,
+    TrialCounts,
 )
 from rung.api.quantity import Cpu, Duration, Memory
 from rung.api.task import (
@@ -51,6 +63,7 @@ __all__ = [
     "Accuracy",
     "Artifact",
     "BrokenServer",
+    "ClassProgress",
     "Condition",
     "ConditionStatus",
     "Cpu",
@@ -76,7 +89,14 @@ __all__ = [
     "PoolMode",
     "PoolServerPhase",
     "PoolServerStatus",
+    "PortedVersion",
+    "PortingJob",
+    "PortingJobSpec",
+    "PortingJobStatus",
+    "PortingPhase",
+    "PortingPlan",
     "Profile",
+    "ProfileTarget",
     "Reference",
     "ServerPhase",
     "ServingPool",
@@ -84,12 +104,15 @@ __all__ = [
     "ServingPoolStatus",
     "StaticChoice",
     "StaticParameters",
+    "StepPhase",
     "StepwiseMetric",
     "StepwiseParameters",
     "TaskMode",
     "TaskServerStatus",
+    "TrialCounts",
     "find_condition",
     "parse_pool",
+    "parse_porting_job",
     "parse_task",
     "parse_version",
     "with_conditions",

@@ -141,7 +141,7 @@ class Names:
 
 
 class Resource(Model):
-    """Base of the three kinds. `notes` says what was dropped while the object was read (an unreadable status)."""
+    """Base of every kind. `notes` says what was dropped while the object was read (an unreadable status)."""
 
     NAMES: ClassVar[Names]
     COLUMNS: ClassVar[tuple[Column, ...]]

@@ -9,11 +9,12 @@ from pydantic import ValidationError
 
 from rung.api.base import Metadata, Resource
 from rung.api.pool import ServingPool
+from rung.api.porting_job import PortingJob
 from rung.api.task import InferenceTask
 from rung.api.version import ModelVersion
 
 _ResourceType = TypeVar("_ResourceType", bound=Resource)
-KINDS: tuple[type[Resource], ...] = (InferenceTask, ModelVersion, ServingPool)
+KINDS: tuple[type[Resource], ...] = (InferenceTask, ModelVersion, PortingJob, ServingPool)
 """Every kind of the API."""
 
 
@@ -45,6 +46,11 @@ def parse_version(raw: Mapping[str, Any]) -> ModelVersion:
 def parse_pool(raw: Mapping[str, Any]) -> ServingPool:
     """Read a ServingPool from the API server's JSON. Raises InvalidObject."""
     return parse(raw, ServingPool)
+
+
+def parse_porting_job(raw: Mapping[str, Any]) -> PortingJob:
+    """Read a PortingJob from the API server's JSON. Raises InvalidObject."""
+    return parse(raw, PortingJob)
 
 
 def parse(raw: Mapping[str, Any], model: type[_ResourceType]) -> _ResourceType:

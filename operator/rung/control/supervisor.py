@@ -13,6 +13,8 @@ from rung.api import InvalidObject
 from rung.control.metrics import Metrics
 from rung.control.orphans import Orphans
 from rung.control.pool_loop import PoolLoop
+from rung.control.porting_loop import PortingLoop
+from rung.control.porting_manifests import Templates
 from rung.control.publish import Note, ObjectKey, Publisher
 from rung.control.sweep import sweep
 from rung.control.view import ClusterView, Namespaced
@@ -30,11 +32,14 @@ REFUSALS_KEPT = 1000
 class Supervisor:
     """The running loops of one operator."""
 
-    def __init__(self, view: ClusterView, cluster: Cluster, metrics: Metrics) -> None:
+    def __init__(
+        self, view: ClusterView, cluster: Cluster, metrics: Metrics, templates: Templates | None = None
+    ) -> None:
         self.view = view
         self.metrics = metrics
         self.publisher = Publisher(cluster, metrics)
         self._cluster = cluster
+        self._porting = PortingLoop(view, cluster, self.publisher, templates)
         self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._listed = asyncio.Event()
@@ -50,6 +55,7 @@ class Supervisor:
             asyncio.create_task(self.publisher.run(), name="statuses"),
             asyncio.create_task(self._sweep(), name="sweep"),
             asyncio.create_task(self._look_for_orphans(), name="orphans"),
+            asyncio.create_task(self._port(), name="porting"),
         ]
 
     async def pool_seen(self, key: Namespaced, event: str | None) -> None:
@@ -109,6 +115,10 @@ class Supervisor:
             except Exception:
                 logger.exception("Looking for tasks without a pool failed; it goes on")
             await asyncio.sleep(ORPHANS_EVERY_SECONDS)
+
+    async def _port(self) -> None:
+        await self._indexed.wait()
+        await self._porting.run()
 
     def refuse(self, error: InvalidObject) -> None:
         """Tell the owner of an object that can't be read, once for each fault: the others go on."""

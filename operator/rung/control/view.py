@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from rung.api import Cpu, InferenceTask, Memory, ModelVersion, ServingPool
+from rung.api import Cpu, InferenceTask, Memory, ModelVersion, PortingJob, ServingPool
 
 POOL_LABEL = "rung.dev/pool"
 TRITON_CONTAINER = "triton"
@@ -160,6 +160,8 @@ class ClusterView:
     """By namespace."""
     nodes: Mapping[str, Iterable[NodeFacts]] = field(default_factory=dict)
     """By name."""
+    porting_jobs: Mapping[Namespaced, Iterable[PortingJob]] = field(default_factory=dict)
+    """By namespace and name."""
     gone: set[str | None] = field(default_factory=set)
     """Uids of objects that ended while nobody could tell the index: they are not seen any more."""
 
@@ -167,6 +169,7 @@ class ClusterView:
         """Return the uids of what is indexed, by kind (in the plural) and namespace (empty for nodes)."""
         found: dict[tuple[str, str], set[str]] = {}
         named = {"servingpools": self.pools, "inferencetasks": self.tasks, "modelversions": self.versions}
+        named |= {"portingjobs": self.porting_jobs}
         for kind, index in named.items():
             for (namespace, _), objects in index.items():
                 found.setdefault((kind, namespace), set()).update(each.uid for each in objects if each.uid)
@@ -181,6 +184,11 @@ class ClusterView:
     def pool(self, key: Namespaced) -> ServingPool | None:
         """Return a pool, None when there is none of that name that can be read."""
         return next(iter(self._seen(self.pools.get(key, ()))), None)
+
+    def all_porting_jobs(self) -> tuple[PortingJob, ...]:
+        """Return the porting jobs of every namespace, by namespace and name."""
+        found = [job for jobs in self.porting_jobs.values() for job in self._seen(jobs)]
+        return tuple(sorted(found, key=lambda job: (job.namespace, job.name)))
 
     def tasks_of(self, pool: ServingPool) -> tuple[InferenceTask, ...]:
         """Return the tasks of a pool, by name."""

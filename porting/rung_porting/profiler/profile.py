@@ -9,13 +9,14 @@ image of the load generator.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
 
 from rung.adapters.repository_errors import RepositoryError
 from rung_loadgen.units import duration_option
+from rung_porting.cluster.last_words import leave
 from rung_porting.profiler.conditions import Bench, Conditions
 from rung_porting.profiler.document import ProfileDocument, write_document
 from rung_porting.profiler.errors import ProfileError
@@ -34,8 +35,8 @@ from rung_porting.profiler.pairs import Grid, co_locate_served, co_locate_tasks
 from rung_porting.profiler.repositories import Repository, open_repository
 from rung_porting.profiler.search import QUICK, THOROUGH
 from rung_porting.profiler.served import profile_served
-from rung_porting.profiler.tell import say, tell_served, tell_version
-from rung_porting.profiler.versions import profile_tasks
+from rung_porting.profiler.tell import disturbance, say, tell_served, tell_version
+from rung_porting.profiler.versions import ProfiledVersion, profile_tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +153,38 @@ async def _run(asked: _Asked, repository: Repository | None) -> list[str]:
             return await _profile_models(asked)
         if asked.co_locate:
             return await co_locate_tasks(asked.bench, repository, asked.tasks, asked.conditions, asked.grid, say)
-        return await profile_tasks(
-            asked.bench, repository, asked.tasks, asked.conditions, tell_version, say,
-            skip_existing=asked.skip_existing,
-        )  # fmt: skip
+        told = _Told()
+        problems = await profile_tasks(
+            asked.bench, repository, asked.tasks, asked.conditions, told.tell, say, skip_existing=asked.skip_existing
+        )
+        leave(message=told.sentence(problems))
+        return problems
     finally:
         if isinstance(asked.bench.gauge, AgentGauge):
             await asked.bench.gauge.agent.close()
+
+
+@dataclass(slots=True)
+class _Told:
+    """What is left as last words in a pod."""
+
+    measured: int = 0
+    disturbed: list[str] = field(default_factory=list)
+
+    def tell(self, done: ProfiledVersion, position: str) -> None:
+        """Print one version, and remember whether neighbours disturbed it."""
+        tell_version(done, position)
+        self.measured += 1
+        disturbed = disturbance(done.profile)
+        if disturbed:
+            self.disturbed.append(f"{done.task} {done.number}: {disturbed}")
+
+    def sentence(self, problems: list[str]) -> str:
+        """Say what came of it all."""
+        parts = [f"{self.measured} versions measured"]
+        if self.disturbed:
+            parts.append(f"{len(self.disturbed)} disturbed by neighbours ({self.disturbed[0]})")
+        return "; ".join([*parts, *problems])[:1000]
 
 
 async def _profile_models(asked: _Asked) -> list[str]:

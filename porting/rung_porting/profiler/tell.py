@@ -70,15 +70,20 @@ def _summary(profile: ProfileDocument) -> str:
     )
 
 
-def _warn(profile: ProfileDocument) -> None:
+def disturbance(profile: ProfileDocument) -> str:
+    """Say what neighbours took while a version was measured; empty where that was too little to matter."""
     machine = profile.machine
     if machine is None or machine.neighbour_cores is None:
-        return
+        return ""
     if (
         machine.neighbour_cores > DISTURBED_SHARE * machine.cores
         and machine.idle_cores < DISTURBED_SHARE * machine.cores
     ):
-        say(
-            f"  disturbed: others used {machine.neighbour_cores:.2f} of {machine.cores} cores and none was idle; "
-            "measure again when the machine is quiet"
-        )
+        return f"others used {machine.neighbour_cores:.2f} of {machine.cores} cores and none was idle"
+    return ""
+
+
+def _warn(profile: ProfileDocument) -> None:
+    disturbed = disturbance(profile)
+    if disturbed:
+        say(f"  disturbed: {disturbed}; measure again when the machine is quiet")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from rung.adapters.kubernetes import Cluster, KubernetesError, Registration, Unavailable
@@ -32,10 +32,13 @@ def object_of(spec: ModelVersionSpec, namespace: str) -> ModelVersion:
     return ModelVersion(metadata=metadata, spec=spec)
 
 
-async def register(repository: ModelRepository, cluster: Cluster, namespace: str, say: Say) -> Tally:
+async def register(
+    repository: ModelRepository, cluster: Cluster, namespace: str, say: Say, tasks: Collection[str] = ()
+) -> Tally:
     """Create or update the object of every version, each with the newest profile of each hardware class.
 
-    A version whose files are broken, or whose object the API server refuses, is named, and the others go on.
+    With `tasks`, only of those; one that is not there is a fault. A version whose files are broken, or whose object the
+    API server refuses, is named, and the others go on.
 
     Raises:
         RepositoryError: the repository can't be listed.
@@ -44,9 +47,15 @@ async def register(repository: ModelRepository, cluster: Cluster, namespace: str
     tally = Tally()
     catalogue = await read_remote(repository)
     for fault in catalogue.faults:
+        if tasks and not any(f"{task}/" in fault for task in tasks):
+            continue
         tally.faults += 1
         say(f"refused: {fault}")
-    for row in (row for rows in catalogue.ladders.values() for row in rows):
+    for task in sorted(set(tasks) - set(catalogue.ladders)):
+        tally.faults += 1
+        say(f"refused: there is no task {task} in {repository.uri}")
+    asked = [rows for task, rows in catalogue.ladders.items() if not tasks or task in tasks]
+    for row in (row for rows in asked for row in rows):
         version = object_of(row.spec, namespace)
         try:
             outcome = await cluster.register_version(version)

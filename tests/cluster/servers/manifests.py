@@ -15,6 +15,12 @@ _SPECS: dict[str, dict[str, Any]] = {
         "artifact": {"uri": "s3://models/rung/digits/1098820/model.onnx", "sha256": SHA256, "bytes": 1000},
         "accuracy": {"value": 0.9882},
     },
+    "PortingJob": {
+        "task": "digits",
+        "model": {"builtin": "residual"},
+        "data": {"builtin": "digits"},
+        "input": [1, 8, 8],
+    },
     "ServingPool": {
         "serverSelector": {"rung.dev/pool": "edge"},
         "metrics": {"prometheusUrl": "http://prometheus:9090"},

@@ -45,10 +45,17 @@ def running_cluster() -> Iterator[Cluster]:
     if own:
         yield Cluster(Kubernetes(Path(own), tools["kubectl"], tools["helm"]), embedded=False)
         return
-    name = f"e2e-{os.getpid()}"
+    with embedded_cluster(f"e2e-{os.getpid()}") as cluster:
+        yield cluster
+
+
+@contextmanager
+def embedded_cluster(name: str, *options: str) -> Iterator[Cluster]:
+    """Bring up an embedded cluster with the project's images, and take it down at the end."""
+    tools = ensure_tools(["kubectl", "helm"])
     devcluster = [sys.executable, "-m", "rung_devcluster"]
     try:
-        said = run([*devcluster, "up", "--name", name], deadline_seconds=UP_SECONDS)
+        said = run([*devcluster, "up", "--name", name, *options], deadline_seconds=UP_SECONDS)
         kubeconfig = next(line for line in said.splitlines() if line.startswith("export KUBECONFIG="))
         run([*devcluster, "images", "--name", name], deadline_seconds=IMAGES_SECONDS)
         kubernetes = Kubernetes(Path(kubeconfig.partition("=")[2]), tools["kubectl"], tools["helm"])

@@ -20,7 +20,7 @@ def test_writing_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     main(["crds", str(tmp_path / "c")])
     files = {path.name: path.read_bytes() for path in (tmp_path / "a" / "b").iterdir()}
     assert files == {path.name: path.read_bytes() for path in (tmp_path / "c").iterdir()}
-    assert len(files) == 3
+    assert len(files) == 4
     for content in files.values():
         assert yaml.safe_load(content)["spec"]["scope"] == "Namespaced"
         assert b"&id" not in content
