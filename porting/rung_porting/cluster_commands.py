@@ -25,6 +25,11 @@ _WORKSPACE = click.option(
 )
 
 
+_SEARCH = click.option(
+    "--search", required=True, metavar="NAME", help="What the outcomes of this search are kept under: one for each job."
+)
+
+
 @click.command("trial")
 @_PLAN
 @click.option("--round", "number", type=click.IntRange(0), required=True, help="The round of the search, from 0.")
@@ -33,7 +38,8 @@ _WORKSPACE = click.option(
     help="The trial of the round, from 0.",
 )  # fmt: skip
 @_WORKSPACE
-def trial_command(plan_file: Path, number: int, index: int, workspace: str) -> None:
+@_SEARCH
+def trial_command(plan_file: Path, number: int, index: int, workspace: str, search: str) -> None:
     """Make one trial of PLAN's search, given what came of the rounds before it; for the pods of a PortingJob."""
     need_torch()
     from rung.adapters.repository_errors import RepositoryError
@@ -44,7 +50,7 @@ def trial_command(plan_file: Path, number: int, index: int, workspace: str) -> N
 
         torch.set_num_threads(1)  # sums stay in one order, so that every pod computes the same
         plan, store = _open(plan_file, workspace)
-        leave(**make_trial(plan, store, (number, index), click.echo))
+        leave(**make_trial(plan, store, search, (number, index), click.echo))
     except (PortingError, RepositoryError, ValueError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -52,9 +58,10 @@ def trial_command(plan_file: Path, number: int, index: int, workspace: str) -> N
 @click.command("gather")
 @_PLAN
 @_WORKSPACE
+@_SEARCH
 @click.option("--repository", required=True, help="s3://BUCKET/PREFIX to publish in.")
 @click.option("--triton", required=True, metavar="HOST:PORT", help="A Triton on which each must load and answer first.")
-def gather_command(plan_file: Path, workspace: str, repository: str, triton: str) -> None:
+def gather_command(plan_file: Path, workspace: str, search: str, repository: str, triton: str) -> None:
     """Publish what survived of PLAN's search; for the pods of a PortingJob, after the last round."""
     need_torch()
     from rung.adapters.repository_errors import RepositoryError
@@ -64,15 +71,13 @@ def gather_command(plan_file: Path, workspace: str, repository: str, triton: str
 
     try:
         plan, store = _open(plan_file, workspace)
-        found = searched(Workshop(plan, store), store, None)
+        found = searched(Workshop(plan, store), store, search, None)
         for outcome in found.explorer.outcomes:
             store.fetch_models(outcome)
         faults, versions = asyncio.run(gather(plan, found, ModelRepository(repository), triton, click.echo))
     except (PortingError, RepositoryError, ValueError) as error:
         raise click.ClickException(str(error)) from None
-    if faults:
-        raise click.ClickException(f"{faults} versions were refused")
-    leave(versions=versions)
+    leave(versions=versions, message=f"{faults} versions were refused; its log says why" if faults else "")
 
 
 def _open(plan_file: Path, workspace: str) -> tuple[PortingPlan, SharedStore]:

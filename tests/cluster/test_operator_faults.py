@@ -19,7 +19,7 @@ import pytest
 from servers.models import config_text, version_model
 from servers.site import POOL, Site
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 SECONDS_TO_NOTICE = 20.0
 SECONDS_TO_CONVERGE = 30.0

@@ -144,7 +144,8 @@ async def test_from_the_first_round_to_the_registered_versions(site: Site) -> No
     async with looked_after(site, "one"):
         first = await site.until_job("one-search-0")
         assert first["metadata"]["ownerReferences"][0]["kind"] == "PortingJob"
-        plan = site.read("configmap", "one-plan")
+        uid = site.read("pjob", "one")["metadata"]["uid"]
+        plan = site.read("configmap", f"one-plan-{uid[:8]}")
         assert "task: digits" in plan["data"]["plan.yaml"]
         site.end("one-search-0", BASE)
         second = await site.until_job("one-search-1")

@@ -48,6 +48,7 @@ class Pods:
         self.environment = {**os.environ, **s3.environment, "AWS_ENDPOINT_URL": s3.endpoint}
         self.plan = folder / "plan.yaml"
         self.plan.write_text(yaml.safe_dump(PLAN))
+        self.search = "job-1"
         self.workspace, self.repository = f"s3://models/{name}-porting", f"s3://models/{name}"
         self.stages = s3.folder / f"objects/models/{name}-porting/stages"
         self.published = s3.folder / f"objects/models/{name}"
@@ -68,12 +69,13 @@ class Pods:
         return done.stdout + done.stderr, json.loads(words.read_text()) if words.exists() else {}
 
     def trial(self, number: int, index: int, *, status: int = 0) -> tuple[str, dict[str, Any]]:
-        options = ("--round", number, "--index", index, "--workspace", self.workspace)
+        options = ("--round", number, "--index", index, "--workspace", self.workspace, "--search", self.search)
         return self.run("trial", self.plan, *options, status=status)
 
     def gather(self, triton: TritonServer) -> tuple[str, dict[str, Any]]:
         options = ("--repository", self.repository, "--triton", triton.address)
-        return self.run("gather", self.plan, "--workspace", self.workspace, *options)
+        shared = ("--workspace", self.workspace, "--search", self.search)
+        return self.run("gather", self.plan, *shared, *options)
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,7 @@ def begun(tmp_path: Path, bucket: S3Server, whole: Pods, request: pytest.Fixture
     shutil.copytree(whole.stages.parent, pods.stages.parent)
     for path in [*pods.stages.parent.glob("outcomes/*/[12]-*"), *pods.stages.glob("bursts-prune-*")]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(pods.stages.parent / "outcomes/job-2", ignore_errors=True)
     return pods
 
 
@@ -120,31 +123,39 @@ def test_pods_that_share_nothing_but_s3_publish_what_one_machine_makes(whole: Po
     assert {each["version"] for each in words["versions"]} == {int(name.split("/")[1]) for name in there}
 
 
-def test_a_trial_that_is_tried_again_looks_up_what_was_made(whole: Pods) -> None:
-    said, words = whole.trial(1, 1)
+def test_another_job_of_the_same_plan_looks_up_what_was_made(whole: Pods) -> None:
+    whole.search = "job-2"
+    said, words = whole.trial(0, 0)
     assert words["made"] is True
     assert "training" not in said
-    assert "fine-tuning" not in said
+    assert len(list(whole.stages.parent.glob("outcomes/job-2/*.json"))) == 1
+    whole.search = "job-1"
 
 
-def test_a_trial_whose_pods_failed_is_missing_and_the_others_go_on(begun: Pods, triton: TritonServer) -> None:
+def test_a_trial_whose_pods_failed_is_lost_for_good_and_the_others_go_on(begun: Pods, triton: TritonServer) -> None:
     begun.trial(1, 1)
     _, words = begun.trial(2, 0)
     assert words["made"] is True
+    # A pod that was taken for dead comes to its end all the same: history is written.
+    _, words = begun.trial(1, 0)
+    assert words["failure"] == "its pods failed"
     _, words = begun.gather(triton)
     assert words["versions"]
 
 
-def test_a_pod_that_ended_half_way_leaves_nothing_that_is_taken_for_whole(begun: Pods) -> None:
+def test_half_an_upload_stands_in_nobodys_way(begun: Pods) -> None:
     (trained,) = begun.stages.glob("bursts-train-*")
     (trained / "entry.json").unlink()
-    (trained / "weights.pt").write_bytes(b"half")
+    next(trained.iterdir()).unlink()
     said, words = begun.trial(1, 0)
     assert words["made"] is True
     assert "training the unpruned network" in said
+    assert (trained / "entry.json").exists(), "and now it is whole"
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": {"../../x": "0"}}', '{"files": 3}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"files": {"../../x": "0"}}', '{"files": 3}', '{"files": {"x": "../../y"}}']
+)
 def test_what_a_stranger_wrote_into_the_workspace_is_refused_with_its_name(
     bucket: S3Server, tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

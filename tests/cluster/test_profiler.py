@@ -29,7 +29,7 @@ from servers.models import version_model, write_task
 from servers.s3 import running_s3
 from servers.triton import TritonServer
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 TASK = "digit"
 SHORT = Effort(

@@ -15,7 +15,7 @@ from servers.models import write_task
 from servers.perf_analyzer import NotHere, PerfAnalyzer, ensure_perf_analyzer, highest_rate
 from servers.triton import TritonServer
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 SLO_SECONDS = 0.4
 EFFORT = replace(QUICK, saturation_seconds=3, probe_seconds=4, tolerance=0.03)

@@ -15,7 +15,7 @@ from rung_porting.profiler.profile import profile
 from servers.models import write_task
 from servers.triton import TritonServer
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 TASKS = "digit:2,face"
 

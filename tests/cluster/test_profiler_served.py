@@ -25,7 +25,7 @@ from rung_porting.profiler.served import profile_served
 from servers.models import write_task
 from servers.triton import TritonServer, running_triton
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 BUSY = """
 import time

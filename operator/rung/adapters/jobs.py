@@ -112,7 +112,10 @@ def _pod(raw: Mapping[str, Any]) -> JobPod:
     metadata, status = raw["metadata"], raw.get("status") or {}
     labels = metadata.get("labels") or {}
     index = str((metadata.get("annotations") or {}).get(_COMPLETION_INDEX) or labels.get(_COMPLETION_INDEX) or "0")
-    states = [each.get("state") or {} for each in status.get("containerStatuses") or ()]
+    containers = [*(status.get("containerStatuses") or ()), *(status.get("initContainerStatuses") or ())]
+    states = [each.get("state") or {} for each in containers]
+    # A container that waits for the sidecars says only that: what they say comes first.
+    states.sort(key=lambda state: (state.get("waiting") or {}).get("reason") == "PodInitializing")
     words = [
         str(state[kind].get("message") or state[kind].get("reason") or "")
         for state in states

@@ -93,13 +93,15 @@ class PortingLoop:
         self._publisher = publisher
         self._templates = templates
         self._clock = clock
-        self._told: dict[str, str] = {}
         self._statuses: dict[str, PortingJobStatus] = {}
 
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
-            for job in self._view.all_porting_jobs():
+            jobs = self._view.all_porting_jobs()
+            uids = {job.uid for job in jobs}
+            self._statuses = {uid: status for uid, status in self._statuses.items() if uid in uids}
+            for job in jobs:
                 try:
                     await self._look(job)
                 except KubernetesError as error:
@@ -180,10 +182,13 @@ def _state(job: JobState, pods: list[JobPod]) -> StepState:
     succeeded = [pod for pod in pods if pod.phase == "Succeeded"]
     others = [pod for pod in pods if pod.phase not in ("Succeeded", "Running") and pod.message]
     told = [_words(pod).message for pod in succeeded]
-    why = " ".join((others[-1].message if others else "").split())
+    why = _words(others[-1]).message or " ".join(others[-1].message.split()) if others else ""
+    finished = job.complete or job.failed
+    if not pods and not finished and not job.active:
+        why = f"it has no pod; kubectl describe job {job.name} says why"
     message = "; ".join(filter(None, [why[-LONGEST_MESSAGE:], job.message]))
     return StepState(
-        finished=job.complete or job.failed,
+        finished=finished,
         succeeded=job.complete,
         running=any(pod.phase == "Running" for pod in pods),
         message=next(filter(None, told), message) if job.complete else message,
@@ -202,7 +207,7 @@ def _words(pod: JobPod) -> _Words:
 def _report(pod: JobPod) -> Report:
     words = _words(pod)
     versions = tuple(MadeVersion(each.accuracy, each.flops, each.method, each.version) for each in words.versions)
-    return Report(pod.index, words.made, versions, words.failure, words.over)
+    return Report(words.made, versions, words.failure, words.over)
 
 
 def status_of(

@@ -17,6 +17,7 @@ from rung.core.porting_steps import Step, StepKind
 
 JOB_LABEL = "rung.dev/porting-job"
 STEP_ANNOTATION = "rung.dev/porting-step"
+HARDWARE_CLASS_LABEL = "rung.dev/hardware-class"
 CONTAINER, SERVER = "porting", "triton"
 LONGEST_NAME = 40
 PLAN_FOLDER, PLAN_FILE = "/plan", "plan.yaml"
@@ -39,7 +40,6 @@ class Templates:
 
     steps: Mapping[str, Any]
     profile: Mapping[str, Any]
-    hardware_class_label: str = "rung.dev/hardware-class"
 
 
 def read_templates(path: Path) -> Templates:
@@ -114,7 +114,8 @@ def _plan_fields() -> set[str]:
 
 
 def _plan_name(job: PortingJob) -> str:
-    return f"{short_name(job)}-plan"
+    # One that is made again under its name has another plan, while the old one's is still to be collected.
+    return f"{short_name(job)}-plan-{(job.uid or '')[:8]}"
 
 
 def _metadata(job: PortingJob, name: str) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _pod_template(job: PortingJob, step: Step, templates: Templates) -> dict[str
         target = _target(job, step)
         spec["nodeSelector"] = {
             **(spec.get("nodeSelector") or {}),
-            templates.hardware_class_label: target.hardware_class,
+            HARDWARE_CLASS_LABEL: target.hardware_class,
         }
         for server in [*(spec.get("initContainers") or ()), *spec["containers"]]:
             if server["name"] == SERVER:
@@ -155,19 +156,34 @@ def _pod_template(job: PortingJob, step: Step, templates: Templates) -> dict[str
 
 
 def _add_server(spec: dict[str, Any], templates: Templates) -> None:
-    """Put a Triton beside the pod that publishes: what does not load there is not published."""
+    """Put a Triton beside the pod that publishes: what does not load there is not published.
+
+    It answers one request a version, so it asks for no CPU of its own: a small node has none to spare.
+    """
     profile = copy.deepcopy(dict(templates.profile["spec"]))
     servers = [each for each in profile.get("initContainers") or () if each["name"] == SERVER]
-    mounted = {mount["name"] for server in servers for mount in server.get("volumeMounts") or ()}
-    spec["initContainers"] = [*(spec.get("initContainers") or ()), *servers]
+    mounted: set[str] = set()
+    for server in servers:
+        (server.get("resources") or {}).get("requests", {}).pop("cpu", None)
+        (server.get("resources") or {}).get("limits", {}).pop("cpu", None)
+        for mount in server.get("volumeMounts") or ():
+            mounted.add(mount["name"])
+            mount["name"] = f"{SERVER}-{mount['name']}"
     volumes = [each for each in profile.get("volumes") or () if each["name"] in mounted]
-    spec["volumes"] = [*(spec.get("volumes") or ()), *volumes]
+    spec["initContainers"] = [*(spec.get("initContainers") or ()), *servers]
+    spec["volumes"] = [
+        *(spec.get("volumes") or ()), *({**each, "name": f"{SERVER}-{each['name']}"} for each in volumes)
+    ]  # fmt: skip
+    spec["tolerations"] = [*(spec.get("tolerations") or ()), *(profile.get("tolerations") or ())]
+    if profile.get("runtimeClassName"):
+        spec["runtimeClassName"] = profile["runtimeClassName"]
 
 
 def _mount_plan(job: PortingJob, spec: dict[str, Any], container: dict[str, Any]) -> None:
     sources: list[dict[str, Any]] = [{"configMap": {"name": _plan_name(job)}}]
     if job.spec.cluster.code is not None:
-        sources.append({"configMap": {"name": job.spec.cluster.code.name}})
+        # Optional: without it a pod starts and says which module it misses. The plan's own file wins, so it is last.
+        sources.insert(0, {"configMap": {"name": job.spec.cluster.code.name, "optional": True}})
     spec["volumes"] = [*(spec.get("volumes") or ()), {"name": "plan", "projected": {"sources": sources}}]
     mount = {"name": "plan", "mountPath": PLAN_FOLDER, "readOnly": True}
     container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
@@ -180,10 +196,12 @@ def _target(job: PortingJob, step: Step) -> ProfileTarget:
 def _arguments(job: PortingJob, step: Step) -> list[str]:
     """Return the arguments of `rung-port`; Kubernetes puts in where the repository is, which the chart knows."""
     plan = f"{PLAN_FOLDER}/{PLAN_FILE}"
+    # Stages are shared by all jobs of the workspace; what came of its trials is each job's own.
+    shared = [_WORKSPACE, f"--search={job.uid}"]
     if step.kind is StepKind.SEARCH:
-        return ["trial", plan, f"--round={step.round}", _WORKSPACE]
+        return ["trial", plan, f"--round={step.round}", *shared]
     if step.kind is StepKind.PUBLISH:
-        return ["gather", plan, _WORKSPACE, f"--repository={_REPOSITORY}", f"--triton={_TRITON}"]
+        return ["gather", plan, *shared, f"--repository={_REPOSITORY}", f"--triton={_TRITON}"]
     if step.kind is StepKind.REGISTER:
         return ["register", _REPOSITORY, f"--task={job.spec.task}", f"--namespace={job.namespace}"]
     target = _target(job, step)

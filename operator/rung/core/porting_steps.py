@@ -54,7 +54,6 @@ class MadeVersion:
 class Report:
     """What one pod said when it ended."""
 
-    index: int = 0
     made: bool = False
     """Whether it made a trial, with whatever came of it."""
     versions: tuple[MadeVersion, ...] = ()
@@ -132,6 +131,7 @@ def next_steps(plan: Plan, states: Mapping[str, StepState]) -> Next:
 def _search(plan: Plan, states: Mapping[str, StepState]) -> Next | None:
     """Return what the search needs; None once it is over."""
     rounds = plan.rounds()
+    lost = 0
     for step in rounds:
         state = states.get(step.key)
         if state is None or not state.finished:
@@ -140,6 +140,11 @@ def _search(plan: Plan, states: Mapping[str, StepState]) -> Next | None:
             return Next(Verdict.FAILED, step.kind, message=f"the unpruned network: {_failure(state) or state.message}")
         if any(report.over for report in state.reports):
             break
+        lost = 0 if state.succeeded or state.reports else lost + step.pods
+        if lost > 1:
+            # Not the fault of one trial: S3 is away, or an image can't be pulled. Going on would only lose the others.
+            sentence = f"no pod of the last {lost} trials came to an end: {state.message}"
+            return Next(Verdict.FAILED, step.kind, message=sentence)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rung.adapters.s3 import AlreadyExists, ModelRepository, NotFound
 from rung_porting.errors import StoreError
 from rung_porting.stages import Outcome
-from rung_porting.store import ENTRY_FILE, Build, Entry, Store
+from rung_porting.store import ENTRY_FILE, Build, Entry, Store, file_sha256
 from rung_porting.worker import OUTCOME
 
 _STAGES, _OUTCOMES = "stages", "outcomes"
@@ -21,8 +22,9 @@ _STAGES, _OUTCOMES = "stages", "outcomes"
 class SharedStore(Store):
     """A store whose entries are fetched from S3 where they are missing here, and put there once they are made.
 
-    `entry.json` is uploaded last: an entry without it does not exist. Whoever comes second with an entry finds it
-    there: stages are deterministic but for their times, so the first one counts.
+    Files lie there under their SHA-256, and `entry.json` is uploaded last: an entry without it does not exist, and half
+    an upload stands in nobody's way. Of two pods that make the same entry, the first one counts: the other one throws
+    its own away, since bytes may differ between processors, and what is judged has to be what is published.
 
     Args:
         root: the folder here.
@@ -34,7 +36,7 @@ class SharedStore(Store):
         self.workspace = workspace
 
     def get(self, stage: str, digest: str) -> Entry | None:
-        """Return an entry from here or from S3, or None. Raises RepositoryError: S3 can't be reached or refuses."""
+        """Return an entry from here or from S3, or None. Raises RepositoryError, StoreError."""
         present = super().get(stage, digest)
         if present is None and self._fetch(f"{stage}-{digest}"):
             present = super().get(stage, digest)
@@ -42,9 +44,14 @@ class SharedStore(Store):
 
     def _build(self, folder: Path, build: Build) -> Entry:
         entry = super()._build(folder, build)
-        names = sorted(path.name for path in entry.folder.iterdir() if path.name != ENTRY_FILE)
-        asyncio.run(self._push(entry.folder, [*names, ENTRY_FILE]))
-        return entry
+        if asyncio.run(self._push(entry.folder)):
+            return entry
+        self._fetch(folder.name)
+        stage, _, digest = folder.name.rpartition("-")
+        theirs = super().get(stage, digest)
+        if theirs is None:
+            raise StoreError(f"{self.workspace.uri}/{_STAGES}/{folder.name} was made by another pod and is damaged")
+        return theirs
 
     def _fetch(self, name: str) -> bool:
         return asyncio.run(self._download(name))
@@ -55,32 +62,40 @@ class SharedStore(Store):
             text = await self.workspace.read_text(f"{prefix}/{ENTRY_FILE}")
         except NotFound:
             return False
-        files = _file_names(text, f"{prefix}/{ENTRY_FILE}")
+        files = _files(text, f"{prefix}/{ENTRY_FILE}")
         temporary = self.root / f"{name}.fetched"
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        for file in files:
+        for file, sha256 in files.items():
             with (temporary / file).open("wb") as target:
-                async for chunk in self.workspace.download(f"{prefix}/{file}"):
+                async for chunk in self.workspace.download(f"{prefix}/{sha256}"):
                     target.write(chunk)
+            if file_sha256(temporary / file) != sha256:
+                raise StoreError(f"{self.workspace.uri}/{prefix}/{sha256} is damaged; delete {prefix}")
         (temporary / ENTRY_FILE).write_text(text, encoding="utf-8")
         shutil.rmtree(self.root / name, ignore_errors=True)
         temporary.rename(self.root / name)
         return True
 
-    async def _push(self, folder: Path, names: list[str]) -> None:
-        for name in names:
-            try:
-                await self.workspace.put_if_absent(f"{_STAGES}/{folder.name}/{name}", folder / name)
-            except AlreadyExists:
-                # Another pod was quicker, and its times differ. Where only other bytes of a file are there, from a pod
-                # that ended half way, the entry stays incomplete: it is made again by whoever needs it.
-                return
+    async def _push(self, folder: Path) -> bool:
+        """Upload an entry. Returns whether it is the one that counts."""
+        text = await asyncio.to_thread((folder / ENTRY_FILE).read_text, encoding="utf-8")
+        prefix = f"{_STAGES}/{folder.name}"
+        for file, sha256 in _files(text, ENTRY_FILE).items():
+            await self.workspace.put_if_absent(f"{prefix}/{sha256}", folder / file)
+        try:
+            await self.workspace.put_if_absent(f"{prefix}/{ENTRY_FILE}", text.encode())
+        except AlreadyExists:
+            return False
+        return True
 
     # ------------------------------------------------------------------------------------------------------- outcomes
 
-    def put_outcome(self, search: str, place: str, outcome: Outcome) -> None:
-        """Keep what came of a trial, for the rounds after it. Raises RepositoryError."""
+    def put_outcome(self, search: str, place: str, outcome: Outcome) -> Outcome:
+        """Keep what came of a trial, for the rounds after it. Returns what is kept: the first one that was told.
+
+        Raises RepositoryError, StoreError.
+        """
         content = OUTCOME.dump_python(outcome, mode="json")
         for version in content["versions"]:
             version["model"] = "/".join(Path(version["model"]).parts[-2:])
@@ -88,7 +103,8 @@ class SharedStore(Store):
             data = json.dumps(content).encode()
             asyncio.run(self.workspace.put_if_absent(f"{_OUTCOMES}/{search}/{place}.json", data))
         except AlreadyExists:
-            pass  # from a pod that was taken for dead
+            return self.outcome(search, place) or outcome
+        return outcome
 
     def outcome(self, search: str, place: str) -> Outcome | None:
         """Return what came of a trial; None where its pods failed. Raises RepositoryError, StoreError."""
@@ -113,12 +129,12 @@ class SharedStore(Store):
                 raise StoreError(f"{self.workspace.uri}/{_STAGES}/{name} is gone, and a version needs it")
 
 
-def _file_names(text: str, key: str) -> list[str]:
-    """Return the files that an entry lists: plain names, so that none is written elsewhere."""
+def _files(text: str, key: str) -> dict[str, str]:
+    """Return the files that an entry lists with their SHA-256: plain names, so that none is written elsewhere."""
     try:
-        names = list(json.loads(text)["files"])
-        if all(isinstance(name, str) and PurePosixPath(name).name == name for name in names):
-            return names
+        files = dict(json.loads(text)["files"])
+        if all(PurePosixPath(name).name == name and re.fullmatch("[0-9a-f]{64}", files[name]) for name in files):
+            return files
     except (ValueError, KeyError, TypeError, RecursionError):
         pass
     raise StoreError(f"{key} is no entry of a store; delete it")

@@ -25,7 +25,6 @@ from rung_porting.search.explorer import Explorer
 from rung_porting.show.record import read_record, record_path
 from rung_porting.show.search import search_rows
 from rung_porting.stages import Made, Outcome, Workshop
-from rung_porting.store import digest_of
 
 Say = Callable[[str], None]
 LOST = "its pods failed"
@@ -45,31 +44,45 @@ class Searched:
         return "" if self.recipes else (self.explorer.why_over() or "nothing is left to try")
 
 
-def search_name(workshop: Workshop) -> str:
-    """Return the name under which the outcomes of a search are kept: of all that they depend on."""
-    return digest_of({"common": workshop.common, "plan": workshop.plan.to_json()})
-
-
-def searched(workshop: Workshop, store: SharedStore, rounds: int | None) -> Searched:
+def searched(workshop: Workshop, store: SharedStore, search: str, rounds: int | None) -> Searched:
     """Go through the first rounds of a search again, or through all of it (None), from what came of its trials.
 
-    A trial without an outcome is one whose pods failed. Raises PortingError, RepositoryError.
+    A trial without an outcome is one whose pods failed. That is written down, so that every pod, now and later, goes by
+    the same history, whatever a pod that was taken for dead still does.
+
+    Args:
+        workshop: makes the versions of the plan.
+        store: where outcomes are kept.
+        search: what the outcomes of this search are kept under.
+        rounds: so many rounds have ended; None: all of them.
+
+    Raises:
+        PortingError: there is no unpruned network.
+        RepositoryError: S3 can't be reached.
     """
-    explorer, name = Explorer(workshop.plan), search_name(workshop)
+    explorer = Explorer(workshop.plan)
     done = 0
     while recipes := explorer.next_round():
         if done == rounds:
             return Searched(explorer, recipes)
-        found = [store.outcome(name, f"{done}-{place}") for place in range(len(recipes))]
+        found = [store.outcome(search, f"{done}-{place}") for place in range(len(recipes))]
         if done == 0 and (found[0] is None or found[0].failure):
             raise PortingError(f"the unpruned network: {found[0].failure if found[0] else 'there is no outcome'}")
-        outcomes = [each or Outcome(recipe, (), LOST) for each, recipe in zip(found, recipes, strict=True)]
+        outcomes = []
+        for place, recipe in enumerate(recipes):
+            outcome = found[place] or store.put_outcome(search, f"{done}-{place}", Outcome(recipe, (), LOST))
+            if outcome.recipe != recipe:
+                raise PortingError(
+                    f"the outcome {done}-{place} of the search {search} is of another plan, or of another version of "
+                    "the user's code: make another PortingJob"
+                )
+            outcomes.append(outcome)
         explorer.tell(outcomes)
         done += 1
     return Searched(explorer, ())
 
 
-def make_trial(plan: PortingPlan, store: SharedStore, place: tuple[int, int], say: Say) -> dict[str, Any]:
+def make_trial(plan: PortingPlan, store: SharedStore, search: str, place: tuple[int, int], say: Say) -> dict[str, Any]:
     """Make the trial of one round and index. Returns the last words of its pod.
 
     Raises:
@@ -86,16 +99,14 @@ def make_trial(plan: PortingPlan, store: SharedStore, place: tuple[int, int], sa
 
     workshop = Workshop(plan, store, report)
     number, index = place
-    found = searched(workshop, store, number)
+    found = searched(workshop, store, search, number)
     if index >= len(found.recipes):
         why = found.over or "this round has fewer trials"
         say(f"nothing is left for this pod: {why}")
         return {"over": found.over}
-    name, key = search_name(workshop), f"{number}-{index}"
-    outcome = store.outcome(name, key)
+    outcome = store.outcome(search, f"{number}-{index}")
     if outcome is None:
-        outcome = workshop.outcome(found.recipes[index])
-        store.put_outcome(name, key, outcome)
+        outcome = store.put_outcome(search, f"{number}-{index}", workshop.outcome(found.recipes[index]))
     for note in outcome.notes:
         say(note)
     for made in outcome.versions:
@@ -110,9 +121,19 @@ async def gather(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Say what was tried; publish what survived of it, and loads and answers on a Triton.
 
-    Returns how many versions were refused, and what the operator is told of the others, the best one first. Raises
-    PortingError, RepositoryError.
+    Returns how many versions were refused, and what the operator is told of the others, the best one first.
+
+    Raises:
+        PortingError: nothing could be published, or the Triton does not answer.
+        RepositoryError: S3 can't be reached.
     """
+    refused: list[str] = []
+
+    def hear(line: str) -> None:
+        say(line)
+        if line.startswith("refused:"):
+            refused.append(line)
+
     with tempfile.TemporaryDirectory(prefix="rung-gather-") as folder:
         root = Path(folder)
         write_ladder(plan, found.explorer.outcomes, found.over, root)
@@ -120,7 +141,9 @@ async def gather(
             say("  ".join(row))
         rows = read_local(root).ladders[plan.task]
         async with TritonClient(triton) as server:
-            tally = await publish(root, repository, say, server=server)
+            tally = await publish(root, repository, hear, server=server)
+    if not tally.published + tally.present:
+        raise PortingError("; ".join(refused) or "there is nothing to publish")
     told = [
         {
             "version": row.number,
@@ -129,7 +152,7 @@ async def gather(
             "method": row.spec.lineage.method,
         }
         for row in reversed(rows)
-        if row.beaten_by is None
+        if row.beaten_by is None and not any(f"-{row.number}:" in line for line in refused)
     ]
     return tally.faults, told
 

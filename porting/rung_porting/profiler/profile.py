@@ -72,7 +72,11 @@ class _Asked:
 @click.option("--co-locate", is_flag=True, help="Measure how every two of the tasks or models slow each other.")
 @click.option("--shares", default=Grid().shares, type=shares_option, help="Loads for it. [default: 0.2,0.4,0.6]")
 @click.option("--thorough", is_flag=True, help="Twelve loads, longer probes: about two minutes a version, not 13 s.")
-@click.option("--skip-existing", is_flag=True, help="Leave versions alone that have a profile of this class.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave versions alone whose newest profile is of this class, CPU limit and SLO.",
+)
 def profile(
     *,
     triton: str,

@@ -18,9 +18,6 @@ class Repository(Protocol):
     async def config_text(self, task: str) -> str:
         """Return the text of config.pbtxt."""
 
-    async def profiled_classes(self, task: str, number: int) -> set[str]:
-        """Return the hardware classes that have a profile of this version."""
-
     async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
         """Return the text of the newest profile of this version on a class; None when there is none."""
 
@@ -41,10 +38,6 @@ class S3Repository:
     async def config_text(self, task: str) -> str:
         """Return the text of config.pbtxt."""
         return await self._repository.read_config(task)
-
-    async def profiled_classes(self, task: str, number: int) -> set[str]:
-        """Return the hardware classes that have a profile of this version."""
-        return set((await self._repository.list_objects()).profiles(task, number))
 
     async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
         """Return the text of the newest profile of this version on a class; None when there is none."""
@@ -69,10 +62,6 @@ class FolderRepository:
     async def config_text(self, task: str) -> str:
         """Return the text of config.pbtxt."""
         return (self._folder / config_key(task)).read_text(encoding="utf-8")
-
-    async def profiled_classes(self, task: str, number: int) -> set[str]:
-        """Return the hardware classes that have a profile of this version."""
-        return set(self._profiles(task, number))
 
     async def newest_profile(self, task: str, number: int, hardware_class: str) -> str | None:
         """Return the text of the newest profile of this version on a class; None when there is none."""

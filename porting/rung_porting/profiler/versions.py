@@ -14,7 +14,7 @@ from rung.adapters.triton import State, TritonClient, TritonError
 from rung.core.repository_layout import profile_key
 from rung_loadgen.kserve import Channel, ServerError
 from rung_porting.profiler.conditions import Bench, Conditions
-from rung_porting.profiler.document import Configuration, ProfileDocument, write_document
+from rung_porting.profiler.document import Configuration, ProfileDocument, read_document, write_document
 from rung_porting.profiler.errors import ProfileError
 from rung_porting.profiler.gauges import AgentGauge, Gauge, PeakMemory
 from rung_porting.profiler.measure import Measured, Subject, VersionMeasurement
@@ -186,7 +186,7 @@ async def profile_tasks(
             continue
         config_text = await repository.config_text(task)
         for position, number in enumerate(numbers, start=1):
-            if skip_existing and conditions.hardware_class in await repository.profiled_classes(task, number):
+            if skip_existing and await _was_measured(repository, task, number, conditions):
                 say(f"{task} {number}: has a profile for {conditions.hardware_class}")
                 continue
             try:
@@ -198,6 +198,19 @@ async def profile_tasks(
             await _write(repository, done, conditions.hardware_class)
             tell(done, f"{position}/{len(numbers)}")
     return problems
+
+
+async def _was_measured(repository: Repository, task: str, number: int, conditions: Conditions) -> bool:
+    """Whether the newest profile of the class is of this CPU limit and this service level."""
+    text = await repository.newest_profile(task, number, conditions.hardware_class)
+    if text is None:
+        return False
+    try:
+        profile = read_document(f"{task}/{number}", text)
+    except ValueError:
+        return False
+    cores = None if profile.cpu is None else profile.cpu.cores
+    return cores == conditions.cpu_cores and profile.slo_latency.seconds == conditions.slo_seconds
 
 
 async def _write(repository: Repository, done: ProfiledVersion, hardware_class: str) -> None:

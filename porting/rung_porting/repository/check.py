@@ -8,7 +8,15 @@ import contextlib
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from rung.adapters.triton import DeadlineExceeded, Refused, TritonClient, TritonError, Unreachable, parse_config
+from rung.adapters.triton import (
+    DeadlineExceeded,
+    Refused,
+    TooLarge,
+    TritonClient,
+    TritonError,
+    Unreachable,
+    parse_config,
+)
 from rung_porting.errors import PortingError
 from rung_porting.repository.folder import LocalTask
 
@@ -42,6 +50,8 @@ async def check_on_server(task: LocalTask, server: TritonClient) -> dict[int, st
                 answered = await server.answering_version(name, ANSWER_DEADLINE_SECONDS, config_text=config)
                 if answered != version.number:
                     refused[version.number] = f"version {answered} answered on {server.address} in its place"
+            except TooLarge:
+                pass  # it loads; an answer would cost more than it tells
             except (Refused, DeadlineExceeded) as error:
                 refused[version.number] = f"it does not work on {server.address}: {error}"
     except Unreachable as error:

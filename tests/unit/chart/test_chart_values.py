@@ -15,7 +15,7 @@ CHART = Path(__file__).parents[3] / "charts/rung"
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 TEMPLATES = "\n".join(path.read_text() for path in (CHART / "templates").rglob("*") if path.is_file())
-FREE = {"nodeSelector", "resources", "policy", "labels", "podAnnotations", "podLabels"}
+FREE = {"nodeSelector", "resources", "policy", "labels", "podAnnotations", "serviceAccountAnnotations", "podLabels"}
 """Values that a user fills with names of their own; they are passed on as they are."""
 
 

@@ -78,9 +78,11 @@ def test_a_round_is_an_indexed_job_of_the_porting_job_in_which_one_index_does_no
     assert pod["metadata"]["labels"]["mine"] == "too"
     assert pod["metadata"]["labels"]["rung.dev/porting-job"] == "digits"
     (container,) = pod["spec"]["containers"]
-    assert container["args"] == ["trial", "/plan/plan.yaml", "--round=2", "--workspace=$(RUNG_WORKSPACE)"]
+    assert container["args"] == [
+        "trial", "/plan/plan.yaml", "--round=2", "--workspace=$(RUNG_WORKSPACE)", "--search=u-1"
+    ]  # fmt: skip
     (_, plan) = pod["spec"]["volumes"]
-    assert [each["configMap"]["name"] for each in plan["projected"]["sources"]] == ["digits-plan", "my-code"]
+    assert [each["configMap"]["name"] for each in plan["projected"]["sources"]] == ["my-code", "digits-plan-u-1"]
     assert container["volumeMounts"][-1] == {"name": "plan", "mountPath": "/plan", "readOnly": True}
     assert TEMPLATES.steps["spec"]["volumes"] == [{"name": "tmp"}], "the template itself is not changed"
 
@@ -100,7 +102,10 @@ def test_a_class_is_measured_on_its_nodes_with_its_cpu_limit() -> None:
 def test_a_server_stands_beside_the_pod_that_publishes() -> None:
     spec = made(Step(StepKind.PUBLISH))["spec"]["template"]["spec"]
     assert [each["name"] for each in spec["initContainers"]] == ["triton"]
-    assert {each["name"] for each in spec["volumes"]} == {"tmp", "plan", "shm"}
+    assert {each["name"] for each in spec["volumes"]} == {"tmp", "plan", "triton-shm"}
+    (triton,) = spec["initContainers"]
+    assert triton["volumeMounts"] == [{"name": "triton-shm", "mountPath": "/dev/shm"}]
+    assert triton["resources"] == {"limits": {"memory": "1Gi"}}, "it needs no CPU of its own"
     assert "--triton=localhost:8001" in spec["containers"][0]["args"]
     assert "initContainers" not in TEMPLATES.steps["spec"]
     tokens = {

@@ -93,6 +93,11 @@ def test_last_words_that_can_not_be_read_count_for_nothing(words: str) -> None:
     assert (count, frontier) == ((3, 0, 0), [])
 
 
+def test_a_job_without_a_pod_says_where_to_look() -> None:
+    _, message, _, _ = told([job("search-0", complete=False)], [])
+    assert message.endswith("waits: it has no pod; kubectl describe job digits-search-0 says why")
+
+
 def test_a_class_says_what_disturbed_it() -> None:
     done = [BASE[0], job("search-1"), job("search-2"), job("publish"), job("profile-n100")]
     plan = plan_of(JOB)

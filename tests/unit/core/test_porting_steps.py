@@ -10,7 +10,6 @@ from rung.core.porting_steps import (
     MadeVersion,
     Plan,
     Report,
-    StepKind,
     StepState,
     Trials,
     Verdict,
@@ -23,9 +22,7 @@ PLAN = Plan(trials=5, parallel=2, family=1, classes=("fast", "slow"))
 BASE = MadeVersion(0.95, 1000, "base")
 DONE = StepState(finished=True, succeeded=True)
 RUNS = StepState(running=True)
-MADE = StepState(
-    finished=True, succeeded=True, reports=(Report(0, made=True, versions=(MadeVersion(0.9, 100, "l1"),)),)
-)
+MADE = StepState(finished=True, succeeded=True, reports=(Report(made=True, versions=(MadeVersion(0.9, 100, "l1"),)),))
 SEARCHED = {f"search-{place}": MADE for place in range(5)}
 
 
@@ -86,6 +83,18 @@ def test_a_failed_trial_is_lost_and_no_other_one() -> None:
     )
 
 
+def test_when_nothing_comes_of_two_trials_in_a_row_something_else_is_wrong() -> None:
+    nothing = StepState(finished=True, failed_indexes=2, message="S3 does not answer")
+    found = next_steps(PLAN, {**SEARCHED, "search-2": nothing})
+    assert (found.verdict, found.message) == (
+        Verdict.FAILED, "no pod of the last 2 trials came to an end: S3 does not answer"
+    )  # fmt: skip
+    alone = Plan(trials=3, parallel=1, family=0, classes=())
+    states = {"search-0": MADE, "search-1": nothing, "search-2": MADE, "search-3": nothing}
+    assert keys(states, alone) == ["publish"], "single ones are lost, and the others go on"
+    assert next_steps(alone, {**states, "search-2": nothing}).verdict is Verdict.FAILED
+
+
 def test_a_class_that_fails_is_said_at_the_end_and_stops_nothing() -> None:
     failed = StepState(finished=True, message="no node of this class")
     states = {**SEARCHED, "publish": DONE, "profile-fast": failed}
@@ -99,7 +108,7 @@ def test_a_class_that_fails_is_said_at_the_end_and_stops_nothing() -> None:
 
 def test_the_frontier_so_far_and_what_was_published() -> None:
     beaten = MadeVersion(0.89, 500, "l2")
-    reports = (Report(0, made=True, versions=(BASE,)), Report(1, made=True, versions=(beaten,)))
+    reports = (Report(made=True, versions=(BASE,)), Report(made=True, versions=(beaten,)))
     states = {"search-0": StepState(finished=True, succeeded=True, reports=reports), "search-2": MADE}
     assert frontier(PLAN, states) == (BASE, MadeVersion(0.9, 100, "l1"))
     published = MadeVersion(0.95, 1000, "base", 1_095_000)
@@ -122,4 +131,3 @@ def test_whatever_there_is_it_starts_only_what_is_not_there(states: dict[str, St
         assert found.message
     running = any(not state.finished for state in states.values())
     assert found.verdict is not Verdict.SUCCEEDED or not running
-    assert isinstance(found.kind, StepKind)
