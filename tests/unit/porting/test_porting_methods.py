@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -381,5 +382,7 @@ def test_pictures_in_folders(tmp_path: Path) -> None:
 def test_cifar_that_is_not_there_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "https_proxy"):  # wherever this runs, nothing is downloaded
         monkeypatch.setenv(name, "http://127.0.0.1:9")
+    # urllib keeps the proxies that it found at its first call, for every test after this one.
+    monkeypatch.setattr(urllib.request, "_opener", None)
     with pytest.raises(PortingError, match=r"data cifar10 is not in .* and can't be downloaded"):
         Data(Cifar10(root=str(tmp_path)), "cifar10", (3, 32, 32))
