@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -44,16 +45,12 @@ def publish_command(folder: Path, uri: str, endpoint: str | None, everything: bo
 
     async def body() -> int:
         from rung.adapters.s3 import ModelRepository
+        from rung.adapters.triton import TritonClient
         from rung_porting.repository.publish import publish
 
         repository = ModelRepository(uri, endpoint=endpoint)
-        if triton is None:
-            tally = await publish(folder, repository, _say, everything=everything)
-        else:
-            from rung.adapters.triton import TritonClient
-
-            async with TritonClient(triton) as server:
-                tally = await publish(folder, repository, _say, everything=everything, server=server)
+        async with TritonClient(triton) if triton is not None else contextlib.nullcontext() as server:
+            tally = await publish(folder, repository, _say, everything=everything, server=server)
         click.echo(
             f"{tally.published} published, {tally.present} there already, {tally.dominated} left out, "
             f"{tally.faults} refused"

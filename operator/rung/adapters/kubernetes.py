@@ -50,7 +50,6 @@ _PLURALS = {model.NAMES.kind: model.NAMES.plural for model in KINDS}
 _EVENTS = ("events.k8s.io", "v1")
 
 _ResourceType = TypeVar("_ResourceType", bound=Resource)
-_Answer = TypeVar("_Answer")
 
 
 class Registration(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -99,6 +100,25 @@ Text = Annotated[str, Field(max_length=1024)]
 """A sentence or two for a person."""
 Token = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.+/]*[A-Za-z0-9])?$")]
 """A short word without spaces."""
+
+
+HardwareClass = Annotated[LabelValue, Field(min_length=1)]
+"""Servers of one hardware class share a profile."""
+
+
+def keyed_list(key: str, max_length: int) -> Any:
+    """Return the field of a list that Kubernetes merges by a key: at most one element for each value of it."""
+    return Field(
+        max_length=max_length,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]},
+    )
+
+
+def one_for_each_class(classes: Iterable[str]) -> None:
+    """Raise ValueError when two elements of `profiles` have the same hardware class."""
+    found = list(classes)
+    if len(set(found)) != len(found):
+        raise ValueError("profiles: one element for each hardwareClass")
 
 
 class Reference(Model):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import AwareDatetime, Field
 
-from rung.api.base import Count, Model, Number, Text, VersionNumber
+from rung.api.base import Count, Model, Number, Text, VersionNumber, keyed_list
 
 
 class ConditionStatus(StrEnum):
@@ -40,13 +40,7 @@ class Condition(Model):
     """The generation of the spec that this was judged for."""
 
 
-Conditions = Annotated[
-    tuple[Condition, ...],
-    Field(
-        max_length=16,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-    ),
-]
+Conditions = Annotated[tuple[Condition, ...], keyed_list("type", 16)]
 """Conditions by type, at most one of each."""
 
 

@@ -10,8 +10,8 @@ from pydantic import AwareDatetime, Field, model_validator
 from rung.api.base import (
     Column,
     Count,
+    HardwareClass,
     Integer,
-    LabelValue,
     Model,
     Names,
     Reference,
@@ -20,12 +20,12 @@ from rung.api.base import (
     Share,
     Text,
     Token,
+    keyed_list,
+    one_for_each_class,
 )
 from rung.api.conditions import Conditions
 from rung.api.porting import PortingPlan
 from rung.api.quantity import Cpu, Duration, PositiveDuration
-
-HardwareClass = Annotated[LabelValue, Field(min_length=1)]
 
 
 class ProfileTarget(Model):
@@ -48,20 +48,12 @@ class ClusterSpec(Model):
     """How often each trial, and each other step, is tried again after it failed."""
     deadline: PositiveDuration = Duration("24h")
     """The whole has to end within this time."""
-    profiles: Annotated[
-        tuple[ProfileTarget, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["hardwareClass"]},
-        ),
-    ] = ()
+    profiles: Annotated[tuple[ProfileTarget, ...], keyed_list("hardwareClass", 16)] = ()
     """What the versions are profiled on; without any, they are published and registered without a profile."""
 
     @model_validator(mode="after")
     def _one_target_for_each_class(self) -> Self:
-        classes = [target.hardware_class for target in self.profiles]
-        if len(set(classes)) != len(classes):
-            raise ValueError("profiles: one element for each hardwareClass")
+        one_for_each_class(target.hardware_class for target in self.profiles)
         return self
 
 
@@ -143,13 +135,7 @@ class PortingJobStatus(Model):
     """How many versions are on the frontier so far; once published, how many were."""
     frontier: Annotated[tuple[PortedVersion, ...], Field(max_length=64)] = ()
     """The versions that no other one beats in both accuracy and operations, the most accurate first."""
-    profiles: Annotated[
-        tuple[ClassProgress, ...],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["hardwareClass"]},
-        ),
-    ] = ()
+    profiles: Annotated[tuple[ClassProgress, ...], keyed_list("hardwareClass", 16)] = ()
     """How far profiling is on each hardware class."""
     start_time: AwareDatetime | None = None
     """When it began."""

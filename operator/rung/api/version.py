@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, model_validator
 from rung.api.base import (
     Column,
     Count,
-    LabelValue,
+    HardwareClass,
     Model,
     Names,
     NotNegative,
@@ -23,6 +23,8 @@ from rung.api.base import (
     Text,
     Token,
     VersionNumber,
+    keyed_list,
+    one_for_each_class,
     rules,
 )
 from rung.api.conditions import Conditions
@@ -95,7 +97,7 @@ class LatencyPercentiles(Model):
 class Profile(Model):
     """What the version was measured to do on one hardware class."""
 
-    hardware_class: Annotated[LabelValue, Field(min_length=1)]
+    hardware_class: HardwareClass
     """The hardware class: servers of one class share a profile."""
     cpu: Cpu | None = None
     """CPU limit of the server that was measured, for example 1 or 500m; it is part of what the profile holds for."""
@@ -156,22 +158,14 @@ class ModelVersionSpec(Model):
     """Where the network is."""
     accuracy: Accuracy
     """How good its answers are."""
-    profiles: Annotated[
-        tuple[Profile, ...],
-        Field(
-            max_length=64,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["hardwareClass"]},
-        ),
-    ] = ()
+    profiles: Annotated[tuple[Profile, ...], keyed_list("hardwareClass", 64)] = ()
     """What it was measured to do, one element for each hardware class."""
     lineage: Lineage = Lineage()
     """How it came to be."""
 
     @model_validator(mode="after")
     def _one_profile_for_each_class(self) -> Self:
-        classes = [profile.hardware_class for profile in self.profiles]
-        if len(set(classes)) != len(classes):
-            raise ValueError("profiles: one element for each hardwareClass")
+        one_for_each_class(profile.hardware_class for profile in self.profiles)
         return self
 
 

@@ -20,7 +20,6 @@ from rung.adapters.kubernetes import Cluster, KubernetesError, Refused
 from rung.api import (
     ClassProgress,
     Condition,
-    ConditionStatus,
     PortedVersion,
     PortingJob,
     PortingJobStatus,
@@ -32,6 +31,7 @@ from rung.api import (
 from rung.api.base import Model
 from rung.control.porting_manifests import STEP_ANNOTATION, Templates, job_manifest, plan_manifest, selector
 from rung.control.publish import Note, Publisher, key_of
+from rung.control.statuses import condition_at
 from rung.control.view import ClusterView
 from rung.core.porting_steps import (
     MadeVersion,
@@ -249,14 +249,7 @@ def _conditions(
     job: PortingJob, before: PortingJobStatus, status: PortingJobStatus, now: datetime
 ) -> tuple[Condition, ...]:
     wanted = [
-        Condition(
-            type=kind,
-            status=ConditionStatus.TRUE if status.phase is phase else ConditionStatus.FALSE,
-            reason=status.phase.value,
-            message=status.message,
-            last_transition_time=now,
-            observed_generation=job.metadata.generation,
-        )
+        condition_at(now, kind, status.phase is phase, status.phase.value, status.message, job.metadata.generation)
         for kind, phase in (("Complete", PortingPhase.SUCCEEDED), ("Failed", PortingPhase.FAILED))
     ]
     return with_conditions(before.conditions, wanted)

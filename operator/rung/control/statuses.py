@@ -103,16 +103,17 @@ class Pass:
 
     def condition(self, kind: str, holds: bool | None, reason: str, message: str, generation: int | None) -> Condition:
         """Build a condition of this moment; `holds` None is Unknown."""
-        return _condition(self.time, kind, holds, reason, message, generation)
+        return condition_at(self.time, kind, holds, reason, message, generation)
 
 
 def _moment(time_seconds: float) -> datetime:
     return datetime.fromtimestamp(time_seconds, UTC).replace(microsecond=0)
 
 
-def _condition(
+def condition_at(
     time: datetime, kind: str, holds: bool | None, reason: str, message: str, generation: int | None
 ) -> Condition:
+    """Build a condition; `holds` None is Unknown."""
     status = {True: ConditionStatus.TRUE, False: ConditionStatus.FALSE, None: ConditionStatus.UNKNOWN}[holds]
     return Condition(
         type=kind,
@@ -185,8 +186,8 @@ def _left_out(
     """Build the status of a task that nobody looks after: nothing is known of what answers it."""
     generation = task.metadata.generation
     conditions = (
-        _condition(time, "Ready", False, reason, sentence, generation),
-        _condition(time, "Degraded", True, reason, sentence, generation),
+        condition_at(time, "Ready", False, reason, sentence, generation),
+        condition_at(time, "Degraded", True, reason, sentence, generation),
     )
     return InferenceTaskStatus(
         conditions=with_conditions(before.conditions, conditions),
