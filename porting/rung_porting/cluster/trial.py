@@ -142,7 +142,7 @@ async def gather(
         rows = read_local(root).ladders[plan.task]
         async with TritonClient(triton) as server:
             tally = await publish(root, repository, hear, server=server)
-    if not tally.published + tally.present:
+    if not tally.there:
         raise PortingError("; ".join(refused) or "there is nothing to publish")
     told = [
         {
@@ -152,7 +152,7 @@ async def gather(
             "method": row.spec.lineage.method,
         }
         for row in reversed(rows)
-        if row.beaten_by is None and not any(f"-{row.number}:" in line for line in refused)
+        if (plan.task, row.number) in tally.there
     ]
     return tally.faults, told
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rung.adapters.s3 import AlreadyExists, ModelRepository
@@ -25,6 +25,8 @@ class Tally:
     present: int = 0
     dominated: int = 0
     faults: int = 0
+    there: set[tuple[str, int]] = field(default_factory=set)
+    """Task and number of those that the repository holds now: published, or there already."""
 
 
 async def publish(
@@ -97,6 +99,7 @@ async def _publish_versions(
             continue
         tally.published += new
         tally.present += not new
+        tally.there.add((version.task, version.number))
         say(f"{name}: {'published' if new else 'was there already'}")
 
 
