@@ -82,18 +82,18 @@ setup-porting: .venv-porting/.done ## torch and NNI, for making versions (about 
 
 .venv/.done: requirements/dev.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python 3.11 .venv
-	$(UV) pip sync --quiet --python .venv/bin/python --require-hashes requirements/dev.txt
+	$(UV) pip sync --quiet --compile-bytecode --python .venv/bin/python --require-hashes requirements/dev.txt
 	$(UV) pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv-triton/.done: requirements/triton.txt requirements/need_libpython.py | $(UV)
 	$(UV) venv --quiet --allow-existing --python 3.11 .venv-triton
-	$(UV) pip sync --quiet --python .venv-triton/bin/python --require-hashes requirements/triton.txt
+	$(UV) pip sync --quiet --compile-bytecode --python .venv-triton/bin/python --require-hashes requirements/triton.txt
 	.venv-triton/bin/python requirements/need_libpython.py
 	@touch $@
 
 .venv-porting/.done: requirements/porting.txt pyproject.toml | $(UV)
 	$(UV) venv --quiet --allow-existing --python 3.11 .venv-porting
-	$(UV) pip sync --quiet --python .venv-porting/bin/python --require-hashes requirements/porting.txt
+	$(UV) pip sync --quiet --compile-bytecode --python .venv-porting/bin/python --require-hashes requirements/porting.txt
 	$(UV) pip install --quiet --python .venv-porting/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -7,6 +7,7 @@ is what the server can do at most, which bounds the search for the highest rate 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ class Saturation:
     """What a server reached with every caller busy."""
 
     throughput_rps: float
+    fastest_seconds: float
+    """The shortest time from sending to the answer: no load and no neighbour makes it shorter."""
     requests: int
     client_cpu_share: float
     versions: frozenset[int]
@@ -30,13 +33,17 @@ async def saturate(
     start = time.perf_counter()
     cpu_before = time.process_time()
     finished: list[float] = []
+    fastest = math.inf
     versions: set[int] = set()
 
     async def caller(number: int) -> None:
+        nonlocal fastest
         sent = number
-        while time.perf_counter() - start < seconds:
+        while (left := time.perf_counter()) - start < seconds:
             answer = await channel.infer(payloads[sent % len(payloads)], timeout=deadline_seconds)
-            finished.append(time.perf_counter() - start)
+            now = time.perf_counter()
+            fastest = min(fastest, now - left)
+            finished.append(now - start)
             versions.add(answered_version(answer))
             sent += callers
 
@@ -54,6 +61,7 @@ async def saturate(
     busy = finished[-1] - finished[0]
     return Saturation(
         throughput_rps=(len(finished) - 1) / busy if busy > 0 else 0.0,
+        fastest_seconds=fastest,
         requests=len(finished),
         client_cpu_share=(time.process_time() - cpu_before) / max(time.perf_counter() - start, 1e-9),
         versions=frozenset(versions),

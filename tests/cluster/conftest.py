@@ -52,3 +52,14 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer)
     with running_site(tmp_path_factory.mktemp("site"), api_server, api_server.make_namespace()) as running:
         running.operator.start()
         yield running
+
+
+@pytest.fixture
+def mended_site(shared_site: Site) -> Iterator[Site]:
+    """The shared site with everything that an earlier test broke started again, and no object in it."""
+    shared_site.clear()
+    shared_site.triton.ensure()
+    yield shared_site
+    shared_site.api.resume()
+    if shared_site.operator.process is None:
+        shared_site.operator.start()

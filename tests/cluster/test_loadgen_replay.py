@@ -24,7 +24,7 @@ from rung_loadgen.payloads import random_requests
 from servers.models import write_task
 from servers.triton import TritonServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 TASK = "digit"
 

@@ -18,7 +18,7 @@ from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
 from servers.site import POOL, Site
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 SECONDS_TO_NOTICE = 30.0
 CHART = Path(__file__).resolve().parents[2] / "charts/rung"

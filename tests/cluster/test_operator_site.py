@@ -10,7 +10,7 @@ import pytest
 from servers.apiserver import ApiServer
 from servers.site import Site, running_site
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 
 @pytest.fixture

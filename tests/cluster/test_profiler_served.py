@@ -150,7 +150,7 @@ def test_given_inputs_are_sent(plain: TritonServer, tmp_path: Path) -> None:
         ("broken", [], "ONNX Runtime can't load it"),
         ("decoupled", [], "decoupled: it is decoupled"),
         ("stream", [], "stream: it takes sequences"),
-        ("digit", ["--slo", "1ms"], "digit: "),
+        ("digit", ["--slo", "1ms"], "digit: one request alone takes "),
         ("\u2603/../x\n", [], "not ready on"),
     ],
 )

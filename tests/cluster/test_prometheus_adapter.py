@@ -20,7 +20,7 @@ from servers.ports import free_port
 from servers.prometheus import Prometheus as Server
 from servers.prometheus import Target
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 NAMESPACE = "edge"
 STRANGE = 'a.b+c|d"e\\f'
 """A name that no pod can have, and that would break a careless query."""

@@ -14,7 +14,7 @@ from servers.models import config_text
 from servers.s3 import S3Server
 from servers.workers import order, running_workers
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 MB = 1_000_000
 DIGITS = {1: 1, 2: 8, 3: 16, 4: 24}

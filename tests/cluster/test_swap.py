@@ -16,7 +16,7 @@ from servers.open_loop import OpenLoop, open_loop
 from servers.swapping import RATE_RPS, TASK, Served, assert_clean, assert_switched, serve
 from servers.triton import TritonServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 MB = 1_000_000
 

@@ -20,7 +20,7 @@ from servers.open_loop import open_loop
 from servers.swapping import RATE_RPS, TASK, Served, assert_clean, assert_switched, serve
 from servers.triton import TritonServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 SHORT = Deadlines(load=3.0, change=1.0, query=0.5, verify=0.5)
 

@@ -14,7 +14,7 @@ from servers.open_loop import open_loop
 from servers.swapping import RATE_RPS, TASK, serve
 from servers.triton import TritonServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
+pytestmark = [pytest.mark.cluster, pytest.mark.paced]
 
 
 @pytest.mark.parametrize(("loaded", "killed"), [((2, 3), 3), ((2, 3), 2), ((3,), 3)])

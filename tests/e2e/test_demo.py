@@ -19,7 +19,7 @@ from rung_demo.record import read_run
 
 LONGEST_SECONDS = 600
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(LONGEST_SECONDS + 60)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.timeout(LONGEST_SECONDS + 60)]
 
 LADDER = {CHEAPEST: 100, BEST: 1200}
 """What each version costs: even the cheapest enough that few requests a second make a load."""

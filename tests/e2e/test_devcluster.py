@@ -32,6 +32,7 @@ from rung_devcluster.cluster.state import ClusterState, read_state
 
 pytestmark = [
     pytest.mark.e2e,
+    pytest.mark.quiet,  # compares the machine before and after
     pytest.mark.skipif(os.geteuid() != 0, reason="the embedded cluster needs root"),
     pytest.mark.timeout(240),
 ]

@@ -18,7 +18,7 @@ import yaml
 from installed.cluster import CHART, Namespace, embedded_cluster, until
 from rung_demo.environment import PROJECT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.quiet, pytest.mark.timeout(1500)]
 
 DEMO = PROJECT / "examples/demo"
 PACKAGES = PROJECT / ".venv-porting/lib/python3.11/site-packages"

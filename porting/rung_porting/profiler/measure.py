@@ -28,6 +28,8 @@ SEED = 20_111
 FEWEST_REQUESTS = 30
 """A probe of a slow version goes on until it has this many, four times its usual length at most."""
 MOST_CALLERS = 128
+_ALONE_SECONDS = 0.3
+"""How long one caller asks, one request after the other, before anything else is measured."""
 _SAME_LOAD = 0.03
 """Loads closer than this are one point of the curve."""
 
@@ -83,11 +85,17 @@ class VersionMeasurement:
 
     async def warm_up(self) -> None:
         """Keep the version busy for a moment, so that first calls and growing arenas are in no number."""
-        await self._saturate(self._effort.warm_up_seconds)
+        await self._saturate(self._effort.warm_up_seconds, self._callers)
 
     async def measure(self) -> Measured:
         """Saturate, search, look at a moderate load and at the curve's. Raises ProfileError, also for the client."""
         effort, slo = self._effort, self._subject.slo_seconds
+        alone = await self._saturate(_ALONE_SECONDS, callers=1)
+        if alone.fastest_seconds > slo:
+            raise ProfileError(
+                f"one request alone takes {alone.fastest_seconds * 1e3:.1f} ms at best, and {slo * 1e3:g} ms are "
+                "allowed; it is too slow for this task's service level"
+            )
         saturation = await self._trusted_saturation()
         if saturation.throughput_rps <= 0:
             raise ProfileError(f"one inference takes longer than {effort.saturation_seconds:g} s")
@@ -149,15 +157,14 @@ class VersionMeasurement:
     async def _trusted_saturation(self) -> Saturation:
         reason = None
         for _ in range(3):
-            saturation = await self._saturate(self._effort.saturation_seconds)
+            saturation = await self._saturate(self._effort.saturation_seconds, self._callers)
             reason = self._taken(self._shares)
             if reason is None:
                 return saturation
         raise ClientBoundError(f"no number, three times: {reason}")
 
-    async def _saturate(self, seconds: float) -> Saturation:
+    async def _saturate(self, seconds: float, callers: int) -> Saturation:
         subject = self._subject
-        callers = min(MOST_CALLERS, max(self._effort.fewest_callers, 2 * subject.parallel))
         cpu_before, before = await self._server_cpu_seconds(), client_share.look()
         try:
             saturation = await saturate(subject.channel, subject.payloads, callers=callers, seconds=seconds)
@@ -214,6 +221,10 @@ class VersionMeasurement:
             f"same machine, could have done up to {min(taken, 9.99):.0%} more; run the client on another machine, or "
             "give the server a CPU limit and say it with --cpu"
         )
+
+    @property
+    def _callers(self) -> int:
+        return min(MOST_CALLERS, max(self._effort.fewest_callers, 2 * self._subject.parallel))
 
     @property
     def _deadline_seconds(self) -> float:

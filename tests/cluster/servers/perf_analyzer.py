@@ -161,13 +161,14 @@ def highest_rate(
     limit_seconds: float,
     around_rps: float,
     *,
+    spread: float = 0.5,
     window_seconds: float = 2.0,
 ) -> float:
     """Return the highest Poisson rate whose 99th percentile keeps the limit, found by its own binary search.
 
-    It looks from half of `around_rps` to half more, in steps of 2 %: any other would do, and take longer.
+    It looks from `1 - spread` to `1 + spread` of `around_rps`, in steps of 1 %: any other would do, and take longer.
     """
-    low, high, step = (max(1, round(share * around_rps)) for share in (0.5, 1.5, 0.02))
+    low, high, step = (max(1, round(share * around_rps)) for share in (1 - spread, 1 + spread, 0.01))
     rows = measure(
         tool, address, model, f"{low}:{high}:{step}", latency_limit_seconds=limit_seconds, window_seconds=window_seconds
     )

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +34,8 @@ from servers.s3 import S3Server
 from servers.triton import TritonServer
 
 POOL = "edge"
+RUNGS = ((1, 1), (2, 4), (3, 16))
+"""Version and layers: the best one is served, the one below it stands by, the last one is cold."""
 POD = "triton-0"
 SETTLE_SECONDS = 60.0
 
@@ -162,6 +164,15 @@ class Site:
     def make_task(self, name: str, **spec: Any) -> None:
         body = {"poolRef": {"name": POOL}, "slo": {"latency": "400ms"}}
         self.apply({"kind": "InferenceTask", "metadata": {"name": name}, "spec": {**body, **spec}})
+
+    def serve(self, task: str, rungs: Sequence[tuple[int, int]] = RUNGS, **pool: Any) -> None:
+        """Publish versions (number, layers), and wait until the best one is served and the metrics are fresh."""
+        for number, layers in rungs:
+            self.publish(task, number, layers=layers)
+        self.make_pool(**pool)
+        self.make_task(task)
+        self.wait_active(task, max(number for number, _ in rungs))
+        self.wait(lambda: self.condition("spool", POOL, "MetricsAvailable").get("status") == "True", "fresh metrics")
 
     def apply(self, manifest: Mapping[str, Any]) -> None:
         whole = {"apiVersion": "rung.dev/v1alpha1", **manifest}
