@@ -29,11 +29,11 @@ from rich.table import Table
 from rung.api.porting import Allocation, PortingPlan
 from rung_porting.data.source import load_data
 from rung_porting.export import cpu_seconds_each
+from rung_porting.outcome import Made, Outcome
 from rung_porting.plan_file import read_plan
 from rung_porting.recipe import Recipe, Turn
 from rung_porting.run import run
 from rung_porting.search.gaps import Point, frontier
-from rung_porting.stages import Made, Outcome
 from rung_porting.store import Store, default_root
 from rung_porting.worker import Order
 from rung_porting.workers import Workers

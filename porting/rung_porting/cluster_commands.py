@@ -66,12 +66,12 @@ def gather_command(plan_file: Path, workspace: str, search: str, repository: str
     need_torch()
     from rung.adapters.repository_errors import RepositoryError
     from rung.adapters.s3 import ModelRepository
-    from rung_porting.cluster.trial import gather, searched
+    from rung_porting.cluster.trial import gather, history
     from rung_porting.stages import Workshop
 
     try:
         plan, store = _open(plan_file, workspace)
-        found = searched(Workshop(plan, store), store, search, None)
+        found = history(Workshop(plan, store), store, search, None)
         for outcome in found.explorer.outcomes:
             store.fetch_models(outcome)
         faults, versions = asyncio.run(gather(plan, found, ModelRepository(repository), triton, click.echo))

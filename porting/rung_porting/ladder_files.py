@@ -10,12 +10,12 @@ from typing import Any
 
 from rung.api.porting import PortingPlan
 from rung_porting.errors import PortingError
+from rung_porting.outcome import Made, Outcome
 from rung_porting.recipe import Recipe
 from rung_porting.repository.catalogue import spec_in_folder
-from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
+from rung_porting.repository.folder import TensorShapes, config_text, version_numbers, write_config, write_version
 from rung_porting.repository.ladder import Candidate, Rung, dominators, least_missed, number_versions
 from rung_porting.show.card import PLAN_SUFFIX, card_text, plan_text
-from rung_porting.stages import Made, Outcome
 from rung_porting.store import file_sha256
 
 
@@ -86,10 +86,13 @@ def _cost(made: Made) -> float:
     return float(made.flops) * (0.5 if made.int8 else 1.0)  # only the order of equals
 
 
-def write_ladder(plan: PortingPlan, outcomes: Sequence[Outcome], why_over: str, output: Path) -> None:
+def write_ladder(plan: PortingPlan, outcomes: Sequence[Outcome], why_over: str, output: Path) -> tuple[int, ...]:
     """Write what survived into `output/TASK`, each version with its card; beside it the plan and what was tried.
 
     These are `output/TASK.plan.yaml`, which `rung-port run` takes again, and `output/TASK.search.json`.
+
+    Returns:
+        the versions that an earlier run left there, which stay.
 
     Raises:
         PortingError: other content is there, or the disk is full.
@@ -109,6 +112,7 @@ def write_ladder(plan: PortingPlan, outcomes: Sequence[Outcome], why_over: str, 
         (output / f"{plan.task}{PLAN_SUFFIX}").write_text(plan_text(plan), encoding="utf-8")
         record = search_record(plan, outcomes, verdicts, why_over)
         (output / f"{plan.task}.search.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        return tuple(number for number in version_numbers(output / plan.task) if number not in specs)
     except OSError as error:
         raise PortingError(f"{error.filename or output}: {error.strerror}") from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -14,9 +14,10 @@ from rung.api.porting import PortingPlan
 from rung_porting.errors import PortingError
 from rung_porting.importing import look_beside
 from rung_porting.ladder_files import write_ladder
+from rung_porting.outcome import Outcome
 from rung_porting.recipe import Recipe
 from rung_porting.search.explorer import Explorer
-from rung_porting.stages import Outcome, Workshop
+from rung_porting.stages import Workshop
 from rung_porting.store import Missing, Store
 from rung_porting.worker import Order
 from rung_porting.workers import Workers
@@ -29,6 +30,8 @@ class Searched:
     plan: PortingPlan
     outcomes: tuple[Outcome, ...]
     why_over: str
+    earlier: tuple[int, ...] = ()
+    """Versions of earlier runs that lie in the same folder."""
 
 
 def run(
@@ -62,11 +65,10 @@ def run(
                 found.append(future.result())
             except PortingError as error:
                 faults.append(f"{name}: {error}")
-    for each in found:
-        write_ladder(each.plan, each.outcomes, each.why_over, output)
+    written = [replace(each, earlier=write_ladder(each.plan, each.outcomes, each.why_over, output)) for each in found]
     if faults:
         raise PortingError("\n".join(faults))
-    return found
+    return written
 
 
 @dataclass(frozen=True, slots=True)

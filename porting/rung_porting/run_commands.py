@@ -153,4 +153,9 @@ def run_command(plans: tuple[str, ...], output: Path, generation: int | None, jo
     for each in found:
         console.print(search_table(output / f"{each.plan.task}.search.json"))
         click.echo(f"{each.plan.task}: the search ended because {each.why_over}")
+        if each.earlier:
+            click.echo(
+                f"{each.plan.task}: {output / each.plan.task} also holds {len(each.earlier)} versions of earlier runs, "
+                f"which would be published too: {', '.join(map(str, each.earlier))}"
+            )
     click.echo(f"versions are in {output}; publish them: rung-port publish {output} s3://BUCKET/PREFIX --endpoint URL")

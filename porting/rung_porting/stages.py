@@ -5,8 +5,7 @@ quantise. Every stage's result is in the store, so a run that was killed goes on
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rung.api.porting import Allocation, Backend, DataSource, NetworkSource, PortingPlan, PruneSpec
 from rung_porting.errors import PortingError, StoreError
 from rung_porting.importing import source_sha256
+from rung_porting.outcome import Made, Outcome
 from rung_porting.recipe import Recipe, Turn, knobs
 from rung_porting.store import Build, Entry, Store, digest_of
 
@@ -31,53 +31,6 @@ _TRACED_SAMPLES = 8
 
 Report = Callable[[str, float], None]
 """Is told what is being done and how much of it is done, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """One version that was made, and what was seen of it.
-
-    `sparsity` is the share of weights that left its parent; `latency_seconds` the CPU time of one answer in ONNX
-    Runtime on one thread here, which only compares versions that were measured together; `difference` how far its
-    logits are from torch's, relative to the largest (float), or the share of answers that changed (INT8).
-    """
-
-    recipe: Recipe
-    int8: bool
-    model: Path
-    validation_accuracy: float
-    accuracy: float
-    samples: int
-    latency_seconds: float
-    parameters: int
-    flops: int
-    epochs: int
-    sparsity: float | None
-    difference: float
-
-    def method(self) -> str:
-        """Return what people call the way it was made."""
-        return self.recipe.method() + ("+int8" if self.int8 else "")
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one recipe: its versions, or why there is none; and what else is worth telling."""
-
-    recipe: Recipe
-    versions: tuple[Made, ...]
-    failure: str | None = None
-    notes: tuple[str, ...] = ()
-    spent: Mapping[str, float] = field(default_factory=dict)
-    """Seconds that each finished stage took that it came from, whenever it was made; outcomes can share stages."""
-
-
-def seconds_spent(outcomes: Iterable[Outcome]) -> float:
-    """Return what these outcomes took together, no stage counted twice."""
-    stages: dict[str, float] = {}
-    for outcome in outcomes:
-        stages |= outcome.spent
-    return sum(stages.values())
 
 
 class Workshop:

@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from rung.api.porting import PortingPlan
 from rung_porting.errors import PortingError
 from rung_porting.importing import look_beside
+from rung_porting.outcome import Outcome
 from rung_porting.recipe import Recipe
-from rung_porting.stages import Outcome, Workshop
+from rung_porting.stages import Workshop
 from rung_porting.store import Store
 
 OUTCOME = TypeAdapter(Outcome)

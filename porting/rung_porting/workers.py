@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rung_porting.errors import PortingError
-from rung_porting.stages import Outcome
+from rung_porting.outcome import Outcome
 from rung_porting.worker import OUTCOME, Order
 
 

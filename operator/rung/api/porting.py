@@ -40,6 +40,7 @@ class Criterion(StrEnum):
     L2 = "L2"
     FPGM = "FPGM"
     TAYLOR = "Taylor"
+    SLIM = "Slim"
 
 
 class Backend(StrEnum):
@@ -127,7 +128,8 @@ class PruneSpec(Model):
     """Structured pruning: whole channels leave, then the network is fine-tuned."""
 
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1, max_length=8)] = (Criterion.L1, Criterion.TAYLOR)
-    """How unimportant channels are recognised; the search chooses among these."""
+    """How unimportant channels are recognised; the search chooses among these. L1, L2: small weights. FPGM: filters
+    near the others' median. Taylor: little change of the loss. Slim: a penalty drives factors on the channels to 0."""
     backend: Backend = Backend.AUTO
     """NNI, TorchPruning, or Auto: NNI, and Torch-Pruning where NNI can't trace the network."""
     allocations: Annotated[tuple[Allocation, ...], Field(min_length=1, max_length=2)] = (Allocation.UNIFORM,)

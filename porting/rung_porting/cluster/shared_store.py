@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from rung.adapters.s3 import AlreadyExists, ModelRepository, NotFound
 from rung_porting.errors import StoreError
-from rung_porting.stages import Outcome
+from rung_porting.outcome import Outcome
 from rung_porting.store import ENTRY_FILE, Build, Entry, Store, file_sha256
 from rung_porting.worker import OUTCOME
 

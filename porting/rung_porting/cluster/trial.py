@@ -18,20 +18,21 @@ from rung.api.porting import PortingPlan
 from rung_porting.cluster.shared_store import SharedStore
 from rung_porting.errors import PortingError
 from rung_porting.ladder_files import write_ladder
+from rung_porting.outcome import Made, Outcome
 from rung_porting.recipe import Recipe
 from rung_porting.repository.catalogue import read_local
 from rung_porting.repository.publish import publish
 from rung_porting.search.explorer import Explorer
 from rung_porting.show.record import read_record, record_path
 from rung_porting.show.search import search_rows
-from rung_porting.stages import Made, Outcome, Workshop
+from rung_porting.stages import Workshop
 
 Say = Callable[[str], None]
 LOST = "its pods failed"
 
 
 @dataclass(frozen=True, slots=True)
-class Searched:
+class History:
     """A search up to some round."""
 
     explorer: Explorer
@@ -44,7 +45,7 @@ class Searched:
         return "" if self.recipes else (self.explorer.why_over() or "nothing is left to try")
 
 
-def searched(workshop: Workshop, store: SharedStore, search: str, rounds: int | None) -> Searched:
+def history(workshop: Workshop, store: SharedStore, search: str, rounds: int | None) -> History:
     """Go through the first rounds of a search again, or through all of it (None), from what came of its trials.
 
     A trial without an outcome is one whose pods failed. That is written down, so that every pod, now and later, goes by
@@ -64,7 +65,7 @@ def searched(workshop: Workshop, store: SharedStore, search: str, rounds: int | 
     done = 0
     while recipes := explorer.next_round():
         if done == rounds:
-            return Searched(explorer, recipes)
+            return History(explorer, recipes)
         found = [store.outcome(search, f"{done}-{place}") for place in range(len(recipes))]
         if done == 0 and (found[0] is None or found[0].failure):
             raise PortingError(f"the unpruned network: {found[0].failure if found[0] else 'there is no outcome'}")
@@ -79,7 +80,7 @@ def searched(workshop: Workshop, store: SharedStore, search: str, rounds: int | 
             outcomes.append(outcome)
         explorer.tell(outcomes)
         done += 1
-    return Searched(explorer, ())
+    return History(explorer, ())
 
 
 def make_trial(plan: PortingPlan, store: SharedStore, search: str, place: tuple[int, int], say: Say) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def make_trial(plan: PortingPlan, store: SharedStore, search: str, place: tuple[
 
     workshop = Workshop(plan, store, report)
     number, index = place
-    found = searched(workshop, store, search, number)
+    found = history(workshop, store, search, number)
     if index >= len(found.recipes):
         why = found.over or "this round has fewer trials"
         say(f"nothing is left for this pod: {why}")
@@ -117,7 +118,7 @@ def make_trial(plan: PortingPlan, store: SharedStore, search: str, place: tuple[
 
 
 async def gather(
-    plan: PortingPlan, found: Searched, repository: ModelRepository, triton: str, say: Say
+    plan: PortingPlan, found: History, repository: ModelRepository, triton: str, say: Say
 ) -> tuple[int, list[dict[str, Any]]]:
     """Say what was tried; publish what survived of it, and loads and answers on a Triton.
 

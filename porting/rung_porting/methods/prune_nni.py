@@ -25,6 +25,8 @@ from rung_porting.models.structure import structure_of
 _WEIGHTED = (nn.Conv2d, nn.Linear)
 _TAYLOR_STEPS = 20
 """Batches whose gradients Taylor's criterion adds up."""
+_SLIM_STEPS = 100
+"""Batches in which Slim's factors, one for each channel, learn how small they may be (Adam, 0.01 a step at most)."""
 
 
 class NniPruner:
@@ -124,13 +126,14 @@ def _configuration(traced: torch.fx.GraphModule, sparsities: Mapping[str, float]
 def _masks(
     module: nn.Module, configuration: list[dict[str, Any]], criterion: Criterion, data: Data
 ) -> dict[str, dict[str, torch.Tensor]]:
-    from nni.compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, TaylorPruner
+    from nni.compression.pruning import FPGMPruner, L1NormPruner, L2NormPruner, SlimPruner, TaylorPruner
 
     simple = {Criterion.L1: L1NormPruner, Criterion.L2: L2NormPruner, Criterion.FPGM: FPGMPruner}
     if criterion in simple:
         pruner = simple[criterion](module, configuration)
     else:
-        pruner = TaylorPruner(module, configuration, _evaluator(module, data), training_steps=_TAYLOR_STEPS)
+        learned, steps = (SlimPruner, _SLIM_STEPS) if criterion is Criterion.SLIM else (TaylorPruner, _TAYLOR_STEPS)
+        pruner = learned(module, configuration, _evaluator(module, data, steps), training_steps=steps)
         # As in training: networks may do much more for an answer (several frames) than for a gradient.
         module.train()
     _, masks = pruner.compress()
@@ -139,8 +142,8 @@ def _masks(
     return dict(masks)
 
 
-def _evaluator(module: nn.Module, data: Data) -> Any:
-    """Return what shows NNI the gradients of the loss, without a step that would change the weights."""
+def _evaluator(module: nn.Module, data: Data, steps: int) -> Any:
+    """Return what shows NNI the gradients of the loss in so many batches, without a step that changes the weights."""
     import nni
     from nni.compression import TorchEvaluator
 
@@ -149,7 +152,7 @@ def _evaluator(module: nn.Module, data: Data) -> Any:
         return functional.cross_entropy(model(inputs), labels)
 
     def train(model: nn.Module, optimizers: Any, training_step: Any, *_: Any, **limits: Any) -> None:
-        remaining = limits.get("max_steps") or _TAYLOR_STEPS
+        remaining = limits.get("max_steps") or steps
         while remaining:
             for batch in data.batches("train"):
                 if not remaining:

@@ -181,11 +181,16 @@ def read_folder(root: Path) -> list[LocalTask]:
     return tasks
 
 
+def version_numbers(path: Path) -> list[int]:
+    """Return the numbers of the versions in a task's folder, ascending."""
+    numbers = (parse_version_number(each.name) for each in path.iterdir() if each.is_dir())
+    return sorted(number for number in numbers if number is not None)
+
+
 def _read_task(path: Path) -> LocalTask:
     versions: list[LocalVersion] = []
     faults: list[str] = []
-    numbers = (parse_version_number(each.name) for each in path.iterdir() if each.is_dir())
-    for number in sorted(number for number in numbers if number is not None):
+    for number in version_numbers(path):
         try:
             versions.append(_read_version(path / str(number), path.name, number))
         except PortingError as error:

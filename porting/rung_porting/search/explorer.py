@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rung.api.porting import PortingPlan, PruneSpec
+from rung_porting.outcome import Outcome, seconds_spent
 from rung_porting.recipe import Recipe, Turn, knobs
 from rung_porting.search.gaps import Point, accuracy_at, frontier, next_costs
-from rung_porting.stages import Outcome, seconds_spent
 
 if TYPE_CHECKING:
     import optuna

@@ -1,6 +1,6 @@
 """Which colour and which marker a method has: always the same, for every eye, on paper and on a dark screen. Pure.
 
-The colours were searched for: any two of them, on either ground, are 20 units or more apart in CIELAB, for usual eyes
+The colours were searched for: any two of them, on either ground, are 18 units or more apart in CIELAB, for usual eyes
 and for those without one kind of cones as Machado et al. (2009) simulate them; a test holds them to it. A criterion has
 a hue; with distillation it is the lighter one of a pair. INT8 is not a colour but a shape, so that it is seen in grey,
 too.
@@ -32,6 +32,8 @@ COLOURS = {
     "taylor+distilled": Colour("#b44f0b", "#f8aa77"),
     "fpgm": Colour("#148555", "#008a38"),
     "fpgm+distilled": Colour("#0dc865", "#b0f5bd"),
+    "slim": Colour("#480096", "#6642fc"),
+    "slim+distilled": Colour("#0054fc", "#b4b4b4"),
     "distilled": Colour("#ed94a7", "#b06072"),
     FAMILY: Colour("#b0b405", "#f6df67"),
 }
@@ -39,7 +41,7 @@ COLOURS = {
 NAMES = {
     "base": "unpruned", "l1": "L1", "l1+distilled": "L1, distilled", "l2": "L2", "l2+distilled": "L2, distilled",
     "taylor": "Taylor", "taylor+distilled": "Taylor, distilled", "fpgm": "FPGM", "fpgm+distilled": "FPGM, distilled",
-    "distilled": "distilled", "family": "another network",
+    "slim": "Slim", "slim+distilled": "Slim, distilled", "distilled": "distilled", "family": "another network",
 }  # fmt: skip
 """For a legend."""
 BEATEN = Colour("#9aa3af", "#69727e")

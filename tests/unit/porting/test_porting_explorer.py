@@ -13,9 +13,9 @@ pytestmark = pytest.mark.porting
 pytest.importorskip("optuna", reason="needs the porting environment: make setup-porting")
 
 from rung.api.porting import PortingPlan  # noqa: E402
+from rung_porting.outcome import Made, Outcome, seconds_spent  # noqa: E402
 from rung_porting.recipe import Knob, Recipe  # noqa: E402
 from rung_porting.search.explorer import Explorer  # noqa: E402
-from rung_porting.stages import Made, Outcome, seconds_spent  # noqa: E402
 
 BASE_FLOPS = 1_000_000
 

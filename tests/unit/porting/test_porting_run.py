@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,16 @@ def test_a_second_run_makes_nothing_and_gives_the_same(done: Path) -> None:
     assert status == 0, said
     assert contents(done / "again") == contents(done / "models")
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == before
+    assert "earlier runs" not in said
+
+
+def test_what_an_earlier_run_left_stays_and_is_named(done: Path, tmp_path: Path) -> None:
+    shutil.copytree(done / "models", tmp_path / "models")
+    earlier = {row.number for row in read_local(done / "models").ladders["tumours"]}
+    status, said = finish(done / "plan.yaml", tmp_path / "models", done / "cache", "--generation", "2")
+    assert status == 0, said
+    assert f"also holds {len(earlier)} versions of earlier runs, which would be published too: {min(earlier)}" in said
+    assert {row.number for row in read_local(tmp_path / "models").ladders["tumours"]} > earlier
 
 
 def test_killed_five_times_at_random_it_goes_on_and_ends_with_the_same_versions(done: Path, tmp_path: Path) -> None:

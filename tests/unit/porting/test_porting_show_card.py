@@ -19,6 +19,7 @@ from rung.api.porting import Allocation, Criterion, PortingPlan
 from rung.api.version import ModelVersionSpec
 from rung_porting import ladder_files
 from rung_porting.errors import PortingError
+from rung_porting.outcome import Made, Outcome
 from rung_porting.plan_file import builtin_plans, parse_plan, read_plan
 from rung_porting.recipe import Recipe, Turn
 from rung_porting.repository.catalogue import spec_in_folder
@@ -27,7 +28,6 @@ from rung_porting.show.card import ancestors, card_text, plan_in_card, plan_text
 from rung_porting.show.markdown import code, plain, table
 from rung_porting.show.outputs import Source, render_card
 from rung_porting.show.record import read_record
-from rung_porting.stages import Made, Outcome
 
 CONFIG = config_text("digits", SHAPES)
 

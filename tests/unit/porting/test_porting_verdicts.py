@@ -6,8 +6,8 @@ from pathlib import Path
 
 from rung.api.porting import Allocation, Criterion, PortingPlan
 from rung_porting.ladder_files import judge_versions, version_spec
+from rung_porting.outcome import Made
 from rung_porting.recipe import Knob, Recipe, Turn
-from rung_porting.stages import Made
 
 PLAN = PortingPlan.model_validate(
     {
