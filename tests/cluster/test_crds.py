@@ -149,6 +149,12 @@ RULES += [
         "min must not be above max",
     ),
     (PORTING, {"budget__time": "20m"}, {"budget__time": "0s"}, "must be longer than 0s"),
+    (
+        PORTING,
+        {"methods": {"prune": {"criteria": ["L1", "Slim"]}}},
+        {"methods": {"prune": {"criteria": ["L1", "Slim"], "backend": "TorchPruning"}}},
+        "Slim works with NNI only",
+    ),
 ]
 
 # What the schema itself says: types, ranges, patterns, choices.

@@ -124,8 +124,13 @@ class Range(Model):
         return self
 
 
+_NO_SLIM = "Slim works with NNI only"
+
+
 class PruneSpec(Model):
     """Structured pruning: whole channels leave, then the network is fine-tuned."""
+
+    model_config = rules(Rule("self.backend != 'TorchPruning' || !('Slim' in self.criteria)", _NO_SLIM))
 
     criteria: Annotated[tuple[Criterion, ...], Field(min_length=1, max_length=8)] = (Criterion.L1, Criterion.TAYLOR)
     """How unimportant channels are recognised; the search chooses among these. L1, L2: small weights. FPGM: filters
@@ -152,6 +157,12 @@ class PruneSpec(Model):
     below, they rise with the square root of the ratio, up to eight times: small versions need more, cheaper ones."""
     learning_rate_scale: Range = Range(min=0.3, max=4.0)
     """The fine-tuning's learning rate, as a multiple of the training's; the search chooses within."""
+
+    @model_validator(mode="after")
+    def _backend_has_the_criteria(self) -> Self:
+        if self.backend is Backend.TORCH_PRUNING and Criterion.SLIM in self.criteria:
+            raise ValueError(_NO_SLIM)
+        return self
 
 
 class DistillSpec(Model):

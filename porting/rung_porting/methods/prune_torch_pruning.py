@@ -6,7 +6,6 @@ Any Structural Pruning" (2023).
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -21,10 +20,7 @@ from rung_porting.methods.interface import CannotPrune
 from rung_porting.models.structure import structure_of
 
 _WEIGHTED = (nn.Conv2d, nn.Linear)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _TAYLOR_SAMPLES = 640
-_SLIM_STEPS = 100
-_SLIM_RATE = 0.01
 
 
 class TorchPruningPruner:
@@ -61,8 +57,9 @@ class TorchPruningPruner:
             Criterion.L2: lambda: tp.importance.GroupMagnitudeImportance(p=2),
             Criterion.FPGM: tp.importance.FPGMImportance,
             Criterion.TAYLOR: tp.importance.GroupTaylorImportance,
-            Criterion.SLIM: tp.importance.BNScaleImportance,
         }
+        if criterion not in importance:
+            raise CannotPrune(f"Torch-Pruning has no {criterion}: leave it out of methods.prune.criteria")
         before = structure_of(module)
         order = _in_order(module, sample)
         with warnings.catch_warnings():
@@ -80,14 +77,10 @@ class TorchPruningPruner:
                 )
                 if criterion is Criterion.TAYLOR:
                     _gather_gradients(module, data)
-                elif criterion is Criterion.SLIM:
-                    _slim(module, data)
                 pruner.step()
                 module.zero_grad(set_to_none=True)
                 with torch.no_grad():
                     module(sample)
-            except CannotPrune:
-                raise
             except Exception as error:  # Torch-Pruning's errors share no base class
                 raise _refused(error) from error
         if structure_of(module) == before:
@@ -123,26 +116,6 @@ def _gather_gradients(module: nn.Module, data: Data) -> None:
         count += len(batch.labels)
         if count >= _TAYLOR_SAMPLES:
             break
-    module.eval()
-
-
-def _slim(module: nn.Module, data: Data) -> None:
-    """Let a penalty drive the scales of batch normalisation towards 0; they alone learn.
-
-    Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming" (2017).
-    """
-    scales = [each.weight for each in module.modules() if isinstance(each, _NORMS) and each.weight is not None]
-    if not scales:
-        raise CannotPrune("Slim looks at the scales of batch normalisation, and this network has none")
-    optimizer = torch.optim.Adam(scales, _SLIM_RATE)
-    module.train()
-    batches = itertools.chain.from_iterable(data.batches("train") for _ in itertools.count())
-    for batch in itertools.islice(batches, _SLIM_STEPS):
-        module.zero_grad(set_to_none=True)
-        loss = functional.cross_entropy(module(torch.from_numpy(batch.inputs)), torch.from_numpy(batch.labels))
-        (loss + torch.stack([scale.abs().sum() for scale in scales]).mean()).backward()
-        optimizer.step()
-    module.zero_grad(set_to_none=True)
     module.eval()
 
 
