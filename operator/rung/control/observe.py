@@ -44,6 +44,7 @@ def core_version(version: ModelVersion) -> Version:
             memory_bytes=profile.memory_bytes,
             load_seconds=profile.load_time.seconds if profile.load_time else None,
             cpu_cores=profile.cpu.cores if profile.cpu else None,
+            co_location_factor=profile.co_location_factor,
         )
         for profile in version.spec.profiles
     }

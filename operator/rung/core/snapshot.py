@@ -39,6 +39,8 @@ class Profile:
     load_seconds: float | None = None
     cpu_cores: float | None = None
     """What the server that was measured could use; None when nobody noted it."""
+    co_location_factor: float | None = None
+    """How many times the CPU an inference costs beside another task; None when nobody measured it."""
 
 
 @dataclass(frozen=True, slots=True)

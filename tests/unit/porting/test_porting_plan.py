@@ -109,3 +109,14 @@ def test_a_plan_survives_being_written_and_can_be_a_resource() -> None:
 
 def test_the_readme_s_own_network_takes_thirty_lines_at_most() -> None:
     assert len([line for line in MODULE.splitlines() if line.strip()]) <= 30
+
+
+EXAMPLES = Path(__file__).parents[3] / "examples/porting"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_examples_are_good_plans(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    plan = content.get("spec", content)  # a PortingJob's is a plan, and what a cluster needs beside it
+    plan.pop("cluster", None)
+    assert parse_plan(yaml.safe_dump(plan), str(path)).task

@@ -133,11 +133,13 @@ def expected_utilization(
 ) -> float | None:
     """Return the utilisation that the profiles predict: the sum of demand / maximal throughput.
 
+    Where more than one task has demand, that sum times the largest measured co-location factor of their versions.
     Tasks whose demand is not known are left out. None when no demand is known, or when a task with demand has no
     profile for the class.
     """
     total = 0.0
     known = False
+    factors: list[float] = []
     for task, version in versions.items():
         rate = demand.get(task)
         if rate is None:
@@ -147,7 +149,18 @@ def expected_utilization(
         if cost is None and rate > 0:
             return None
         total += rate * (cost or 0.0)
+        if rate > 0:
+            factors.append(_co_location_factor(version, hardware_class))
+    if len(factors) > 1:
+        total *= max(factors)
     return total if known and isfinite(total) else None
+
+
+def _co_location_factor(version: Version, hardware_class: str) -> float:
+    """Return how many times dearer a version is beside others; 1 where nobody measured it, or the value is no factor."""
+    profile = version.profiles.get(hardware_class)
+    factor = profile.co_location_factor if profile is not None else None
+    return factor if factor is not None and 0.1 <= factor <= 10.0 else 1.0
 
 
 def describe(version: Version) -> str:
