@@ -16,6 +16,7 @@ from rung.core.frontier import Metric, ladder, metric_of
 from rung.core.plan import Code, Plan
 from rung.core.policies import base
 from rung.core.policies.base import Policy
+from rung.core.policies.frontier import Frontier
 from rung.core.policies.static import Static, StaticChoice
 from rung.core.policies.stepwise import Stepwise, StepwiseParameters
 from rung.core.servable import servable
@@ -90,6 +91,7 @@ def snapshots(now: float) -> st.SearchStrategy[PoolSnapshot]:
 
 policies: st.SearchStrategy[Policy] = st.one_of(
     st.builds(Stepwise, st.builds(StepwiseParameters, metric=st.sampled_from(Metric))),
+    st.builds(Frontier),
     st.builds(Static, st.sampled_from(StaticChoice), st.dictionaries(st.sampled_from(TASKS), numbers)),
 )
 pool_settings = st.builds(

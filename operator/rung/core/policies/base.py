@@ -157,7 +157,7 @@ def expected_utilization(
 
 
 def _co_location_factor(version: Version, hardware_class: str) -> float:
-    """Return how many times dearer a version is beside others; 1 where nobody measured it, or the value is no factor."""
+    """Return how many times dearer a version is beside others; 1 where no sensible factor was measured."""
     profile = version.profiles.get(hardware_class)
     factor = profile.co_location_factor if profile is not None else None
     return factor if factor is not None and 0.1 <= factor <= 10.0 else 1.0

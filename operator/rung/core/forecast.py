@@ -1,0 +1,111 @@
+"""What demand will be, from what it was. Each forecaster is a pure function of one task's rates, one a second.
+
+A forecast is of the mean rate over the next seconds; `high_rps` is what it will stay below with some certainty. Nothing
+is fitted beforehand and nothing is kept between two calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, isfinite, sqrt
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Inferences a second: what is expected, and what will hardly be passed."""
+
+    expected_rps: float
+    high_rps: float
+
+
+class Forecaster(Protocol):
+    """Foresees the demand of one task."""
+
+    def forecast(self, rates_rps: Sequence[float]) -> Forecast:
+        """Return what is to come after these rates, one a second, oldest first; none at all: nothing is expected.
+
+        Never raises; values that are no rates are left out.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LastMaximum:
+    """The highest rate of the last seconds, as VPA-like controllers and InfAdapter's training data have it."""
+
+    window_seconds: int = 60
+
+    def forecast(self, rates_rps: Sequence[float]) -> Forecast:
+        """See `Forecaster.forecast`."""
+        highest = max(_clean(rates_rps[-self.window_seconds :]), default=0.0)
+        return Forecast(highest, highest)
+
+
+@dataclass(frozen=True, slots=True)
+class ExponentialMean:
+    """The exponentially weighted mean, with the weight 2 / (span + 1) of the newest rate."""
+
+    span: int = 10
+    margin: float = 0.1
+    """`high_rps` is above what is expected by this share (InfAdapter adds 10 %)."""
+
+    def forecast(self, rates_rps: Sequence[float]) -> Forecast:
+        """See `Forecaster.forecast`."""
+        weight = 2.0 / (self.span + 1.0)
+        level = 0.0
+        for place, rate in enumerate(_clean(rates_rps)):
+            level = rate if place == 0 else level + weight * (rate - level)
+        return Forecast(level, level * (1.0 + self.margin))
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """A level and a trend, and above it a quantile of the errors that the same rule made on these very rates.
+
+    The level is the mean of the last `level_seconds`, the trend the slope between that and the mean as long before; it
+    is followed for `horizon_seconds`. What Poisson's law lets a count differ from its rate is always allowed for, so a
+    constant past gives no false certainty.
+    """
+
+    horizon_seconds: int = 3
+    level_seconds: int = 4
+    damping: float = 0.6
+    """Share of the trend that is believed."""
+    quantile: float = 0.9
+    deviations: float = 1.3
+    """So many standard deviations of a Poisson count are allowed for at least."""
+
+    def forecast(self, rates_rps: Sequence[float]) -> Forecast:
+        """See `Forecaster.forecast`."""
+        rates = _clean(rates_rps)
+        if not rates:
+            return Forecast(0.0, 0.0)
+        sums = [0.0]
+        for rate in rates:
+            sums.append(sums[-1] + rate)
+        expected = self._ahead(sums, len(rates))
+        horizon = self.horizon_seconds
+        errors = sorted(
+            (sums[end + horizon] - sums[end]) / horizon - self._ahead(sums, end)
+            for end in range(2 * self.level_seconds, len(rates) - horizon + 1)
+        )
+        usual = errors[min(len(errors) - 1, ceil(self.quantile * len(errors)) - 1)] if errors else 0.0
+        noise = self.deviations * sqrt(max(expected, 1.0 / horizon) / horizon)
+        return Forecast(expected, expected + max(usual, noise))
+
+    def _ahead(self, sums: Sequence[float], end: int) -> float:
+        """Return the rule's forecast after `end` rates, of which `sums` are the sums from the beginning."""
+        near = min(self.level_seconds, end)
+        level = (sums[end] - sums[end - near]) / near
+        before = min(self.level_seconds, end - near)
+        if before < self.level_seconds:
+            return level
+        slope = (level - (sums[end - near] - sums[end - near - before]) / before) / self.level_seconds
+        middle = (self.level_seconds + self.horizon_seconds) / 2.0
+        return max(0.0, level + self.damping * slope * middle)
+
+
+def _clean(rates_rps: Sequence[float]) -> list[float]:
+    return [rate for rate in rates_rps if isfinite(rate) and rate >= 0]

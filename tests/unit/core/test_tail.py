@@ -1,0 +1,46 @@
+"""The estimated share of late answers rises with everything that makes a server busier."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rung.core.tail import late_share, most_others
+
+demands = st.floats(0, 500)
+costs = st.floats(1e-4, 0.5)
+cores = st.floats(0.1, 16)
+shares = st.floats(0, 1)
+LIMIT = 0.4
+
+
+@given(demands, costs, cores, shares, st.floats(1, 2))
+def test_it_is_a_share_and_rises_with_demand_cost_and_what_the_others_use(
+    demand: float, cost: float, size: float, others: float, factor: float
+) -> None:
+    late = late_share(demand, cost, others * size, size, LIMIT)
+    assert 0 <= late <= 1
+    assert late_share(demand * factor, cost, others * size, size, LIMIT) >= late
+    assert late_share(demand, cost * factor, others * size, size, LIMIT) >= late
+    assert late_share(demand, cost, min(1.0, others * factor) * size, size, LIMIT) >= late
+    assert late_share(demand, cost, others * size, size, LIMIT * factor) <= late
+
+
+@given(demands, costs, cores, st.sampled_from([1e-4, 1e-3, 0.01, 0.1]))
+def test_what_the_others_may_use_is_where_the_limit_is_reached(
+    demand: float, cost: float, size: float, most_late: float
+) -> None:
+    others = most_others(demand, cost, size, LIMIT, most_late)
+    if others is None:
+        assert late_share(demand, cost, 0.0, size, LIMIT) > most_late
+        return
+    assert 0 <= others <= size
+    assert late_share(demand, cost, others, size, LIMIT) <= most_late
+    if others < size:
+        assert late_share(demand, cost, others + 1e-5 * size, size, LIMIT) > most_late
+
+
+def test_without_demand_nothing_is_late_and_what_can_not_be_in_time_always_is() -> None:
+    assert late_share(0.0, 9.0, 1.0, 1.0, LIMIT) == 0
+    assert late_share(1.0, 0.5, 0.0, 1.0, LIMIT) == 1
+    assert late_share(30.0, 0.04, 0.0, 1.0, LIMIT) == 1
