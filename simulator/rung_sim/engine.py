@@ -241,18 +241,24 @@ def advance(state: State, until: float) -> tuple[int, int]:
 @numba.njit(cache=True)
 def _loaded(state: State, time: float) -> int:
     """Take the load that ends now out of those that wait; returns its lane."""
-    found, following = NOTHING, np.inf
-    for lane in range(state.load_waits.size):
-        if state.load_waits[lane]:
-            if found == NOTHING and state.load_after[lane] <= time:
-                found = lane
-            else:
-                following = min(following, max(time, state.load_after[lane]))
+    found = 0
+    while not (state.load_waits[found] and state.load_after[found] <= time):
+        found += 1
     state.load_waits[found] = 0
     state.load_after[found] = np.inf
-    state.next_load[0] = following
+    _foresee_loads(state, time)
     state.now[0] = time
     return found
+
+
+@numba.njit(cache=True)
+def _foresee_loads(state: State, time: float) -> None:
+    """Find when the first of the waiting loads ends, not before this time."""
+    first = np.inf
+    for lane in range(state.load_waits.size):
+        if state.load_waits[lane]:
+            first = min(first, max(time, state.load_after[lane]))
+    state.next_load[0] = first
 
 
 @numba.njit(cache=True)
@@ -288,11 +294,7 @@ def take_down(state: State, server: int) -> None:
                     state.latency[request] = np.inf
                     request = state.following[request]
             state.batch[instance] = state.head[instance] = state.tail[instance] = NOTHING
-    ready = np.inf
-    for lane in range(state.load_waits.size):
-        if state.load_waits[lane]:
-            ready = min(ready, max(time, state.load_after[lane]))
-    state.next_load[0] = ready
+    _foresee_loads(state, time)
 
 
 def new_state(

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from rung.core.plan import Target
-from rung.core.swap_steps import plan_steps
+from rung.core.swap_steps import plan_steps, wanted_versions
 from rung_sim import engine
 from rung_sim.engine import NOTHING, State
 from rung_sim.world import Service
@@ -33,7 +33,7 @@ class Lane:
     def place(self, target: Target) -> None:
         """Have the target loaded, at once and for nothing: how a simulation begins."""
         self.target = target
-        self._have(frozenset({target.active, *(number for number in target.standby if number < target.active)}))
+        self._have(wanted_versions(target))
 
     def want(self, target: Target) -> None:
         """Go to a target, as soon as a load that has begun is done."""
@@ -51,10 +51,6 @@ class Lane:
             self._have(self.loaded | {self.loading})
             self.loading = None
         self._go()
-
-    def lost(self) -> None:
-        """Forget everything: the server is gone."""
-        self.loaded, self.loading, self.target = frozenset(), None, None
 
     def _go(self) -> None:
         if self.target is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rung.core.frontier import best_accuracy
+from rung.core.frontier import normalized_accuracy
 from rung_sim.engine import Floats
 from rung_sim.simulation import Run
 
@@ -49,10 +49,8 @@ def outcome_of(run: Run) -> Outcome:
     for number, task in enumerate(run.world.tasks):
         state = task.state
         mine = counted & (run.task == number)
-        best = best_accuracy(state)
-        accuracies = {version.number: version.accuracy / best if best > 0 else 1.0 for version in state.versions}
-        for version, value in accuracies.items():
-            accuracy[mine & (run.version == version)] = value
+        for version in state.versions:
+            accuracy[mine & (run.version == version.number)] = normalized_accuracy(version, state)
         late[mine] = run.latency_seconds[mine] > state.slo_latency_seconds
         by_task[state.name] = _mean(accuracy[mine & ~failed])
         late_by_task[state.name] = _mean(late[mine])

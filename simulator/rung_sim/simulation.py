@@ -69,7 +69,6 @@ class Run:
     steps: tuple[Step, ...]
     decision_seconds: float
     """What a decision took in the mean, on this machine."""
-    decisions: int
     warm_up_seconds: int
 
 
@@ -196,7 +195,6 @@ class Simulation:
             swaps=swaps,
             steps=tuple(steps),
             decision_seconds=taken / max(1, decisions),
-            decisions=decisions,
             warm_up_seconds=self.options.warm_up_seconds,
         )
 

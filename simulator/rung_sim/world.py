@@ -73,10 +73,10 @@ def service(profile: Profile) -> Service:
     full = cores / profile.max_throughput
     alone = profile.cpu_seconds_per_inference or full
     batch = profile.batch_size
-    fixed = max(0.0, (alone - full) / (1.0 - 1.0 / batch)) if batch > 1 else 0.0
+    fixed = min(max(0.0, (alone - full) / (1.0 - 1.0 / batch)), 0.9 * full * batch) if batch > 1 else 0.0
     return Service(
-        fixed_seconds=min(fixed, 0.9 * full * batch) if batch > 1 else 0.0,
-        each_seconds=max(full - min(fixed, 0.9 * full * batch) / batch, 0.1 * full),
+        fixed_seconds=fixed,
+        each_seconds=full - fixed / batch,
         batch_size=batch,
         load_seconds=profile.load_time.seconds if profile.load_time else LOAD_SECONDS,
         load_cpu_seconds=LOAD_CPU_SECONDS if profile.load_cpu_seconds is None else profile.load_cpu_seconds,

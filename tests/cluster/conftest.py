@@ -55,7 +55,7 @@ def shared_site(tmp_path_factory: pytest.TempPathFactory, api_server: ApiServer)
 
 
 @pytest.fixture
-def mended_site(shared_site: Site) -> Iterator[Site]:
+def site(shared_site: Site) -> Iterator[Site]:
     """The shared site with everything that an earlier test broke started again, and no object in it."""
     shared_site.clear()
     shared_site.triton.ensure()

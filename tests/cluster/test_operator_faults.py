@@ -15,17 +15,9 @@ from pathlib import Path
 import pytest
 
 from servers.models import config_text, version_model
-from servers.site import Site
+from servers.site import SECONDS_TO_CONVERGE, SECONDS_TO_NOTICE, Site
 
 pytestmark = [pytest.mark.cluster, pytest.mark.paced]
-
-SECONDS_TO_NOTICE = 20.0
-SECONDS_TO_CONVERGE = 30.0
-
-
-@pytest.fixture
-def site(mended_site: Site) -> Site:
-    return mended_site
 
 
 def test_operator_killed_in_the_middle_of_a_swap(site: Site) -> None:

@@ -12,17 +12,9 @@ import urllib.request
 import pytest
 
 from servers.models import version_model
-from servers.site import POOL, Site
+from servers.site import POOL, SECONDS_TO_CONVERGE, SECONDS_TO_NOTICE, Site
 
 pytestmark = [pytest.mark.cluster, pytest.mark.paced]
-
-SECONDS_TO_NOTICE = 20.0
-SECONDS_TO_CONVERGE = 30.0
-
-
-@pytest.fixture
-def site(mended_site: Site) -> Site:
-    return mended_site
 
 
 def _signal_age_seconds(site: Site) -> float | None:

@@ -92,8 +92,11 @@ class Trend:
             for end in range(2 * self.level_seconds, len(rates) - horizon + 1)
         )
         usual = errors[min(len(errors) - 1, ceil(self.quantile * len(errors)) - 1)] if errors else 0.0
-        noise = self.deviations * sqrt(max(expected, 1.0 / horizon) / horizon)
-        return Forecast(expected, expected + max(usual, noise))
+        return Forecast(expected, expected + max(usual, self.noise(expected, horizon)))
+
+    def noise(self, rate_rps: float, seconds: int) -> float:
+        """Return by how much the mean of so many seconds may pass a rate by Poisson's law alone."""
+        return self.deviations * sqrt(max(rate_rps, 1.0 / seconds) / seconds)
 
     def _ahead(self, sums: Sequence[float], end: int) -> float:
         """Return the rule's forecast after `end` rates, of which `sums` are the sums from the beginning."""

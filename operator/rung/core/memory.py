@@ -100,7 +100,7 @@ def _plain(server: ServerMemory) -> dict[str, object]:
     return plain
 
 
-def _is_number(value: object) -> TypeGuard[int | float]:
+def is_number(value: object) -> TypeGuard[int | float]:
     """Tell whether a value is a number of a size that makes sense here (which no NaN and no infinity is)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
@@ -109,7 +109,7 @@ def _server(entry: object, now_seconds: float) -> ServerMemory | None:
     wanted = entry.get("wanted", {}) if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(wanted, Mapping):
         return None
-    if not all(isinstance(task, str) and _is_number(n) and n == int(n) >= 1 for task, n in wanted.items()):
+    if not all(isinstance(task, str) and is_number(n) and n == int(n) >= 1 for task, n in wanted.items()):
         return None
     names: list[frozenset[str]] = []
     for key in ("answered", "missing"):
@@ -120,7 +120,7 @@ def _server(entry: object, now_seconds: float) -> ServerMemory | None:
     times: dict[str, float | None] = {}
     for key, attribute in _TIMES.items():
         value = entry.get(key)
-        if value is not None and not _is_number(value):
+        if value is not None and not is_number(value):
             return None
         times[attribute] = None if value is None else min(float(value), now_seconds)
     return ServerMemory({task: int(number) for task, number in wanted.items()}, names[0], names[1], **times)

@@ -1,6 +1,6 @@
 """Which colour and which marker a method has: always the same, for every eye, on paper and on a dark screen. Pure.
 
-The colours were searched for: any two of them, on either ground, are 18 units or more apart in CIELAB, for usual eyes
+The colours were searched for: any two of them, on either ground, are 20 units or more apart in CIELAB, for usual eyes
 and for those without one kind of cones as Machado et al. (2009) simulate them; a test holds them to it. A criterion has
 a hue; with distillation it is the lighter one of a pair. INT8 is not a colour but a shape, so that it is seen in grey,
 too.
@@ -32,8 +32,8 @@ COLOURS = {
     "taylor+distilled": Colour("#b44f0b", "#f8aa77"),
     "fpgm": Colour("#148555", "#008a38"),
     "fpgm+distilled": Colour("#0dc865", "#b0f5bd"),
-    "slim": Colour("#480096", "#6642fc"),
-    "slim+distilled": Colour("#0054fc", "#b4b4b4"),
+    "slim": Colour("#480096", "#cc1818"),
+    "slim+distilled": Colour("#0054fc", "#bab4ae"),
     "distilled": Colour("#ed94a7", "#b06072"),
     FAMILY: Colour("#b0b405", "#f6df67"),
 }

@@ -38,6 +38,8 @@ RUNGS = ((1, 1), (2, 4), (3, 16))
 """Version and layers: the best one is served, the one below it stands by, the last one is cold."""
 POD = "triton-0"
 SETTLE_SECONDS = 60.0
+SECONDS_TO_NOTICE = 20.0
+SECONDS_TO_CONVERGE = 30.0
 
 
 @dataclass

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, inf, isfinite, sqrt
-from typing import TypeGuard
+from math import fsum, inf, isfinite
 
 from rung.core import frontier, signals, tail
 from rung.core.allocation import Choice, best_allocation
@@ -101,8 +100,7 @@ class _Task:
         rates = self.rates_rps[-round(seconds) :]
         means = (fsum(rates[end - width : end]) / width for end in range(width, len(rates) + 1))
         highest = max(means, default=0.0)
-        noise = forecast.deviations * sqrt(max(highest, 1.0 / width) / width)
-        return max(highest + noise, self.demand(forecast))
+        return highest + forecast.noise(highest, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +163,10 @@ class _Server:
         self.p, self.server, self.now = parameters, server, snapshot.time_seconds
         since = before.since_seconds
         self.since_seconds = None if since is None else min(since, self.now)
-        states = base.tasks_of(snapshot, server)
-        self.missing = [state for state in states if not base.ladder_on(state, server, Metric.INVERSE_THROUGHPUT)]
-        self.tasks = [_task(state, snapshot, server) for state in states if state not in self.missing]
+        seen = [_task(state, snapshot, server) for state in base.tasks_of(snapshot, server)]
+        self.missing = [task.state for task in seen if not task.ladder]
+        self.tasks = [task for task in seen if task.ladder]
+        self.ahead = [task.demand(parameters.forecast) for task in self.tasks]
         self.cores = _usable(server.capacity_cores)
         self.factor = self._factor(before.factor)
         self.before = before
@@ -182,8 +181,7 @@ class _Server:
         targets = {
             task.state.name: Target(task.ladder[rung].number) for task, rung in zip(self.tasks, rungs, strict=True)
         }
-        demand = [task.demand(self.p.forecast) for task in self.tasks]
-        expected = self._load(rungs, demand) / self.cores
+        expected = self._load(rungs, self.ahead) / self.cores
         numbers = {**decision.numbers, "factor": self.factor}
         if isfinite(expected):
             numbers["expected_utilization"] = expected
@@ -204,22 +202,21 @@ class _Server:
         present = [top if task.present is None else task.present for task, top in zip(self.tasks, best, strict=True)]
         if not any(task.known for task in self.tasks):
             return _Decision(present, Code.INITIAL if newcomers else Code.STALE_METRICS, "no demand is known")
-        ahead = [task.demand(self.p.forecast) for task in self.tasks]
         if newcomers:
-            rungs = self._best(ahead, best) or [0] * len(best)
+            rungs = self._best(self.ahead, best) or [0] * len(best)
             return _Decision(rungs, Code.INITIAL, f"nothing answered {', '.join(newcomers[:3])} here before")
-        if not self._keeps(present, ahead):
-            return self._down(present, ahead)
+        if not self._keeps(present, self.ahead):
+            return self._down(present)
         return self._up(present, best)
 
-    def _down(self, present: list[int], ahead: list[float]) -> _Decision:
-        load = self._load(present, ahead)
-        rungs = self._best(ahead, present)
+    def _down(self, present: list[int]) -> _Decision:
+        load = self._load(present, self.ahead)
+        rungs = self._best(self.ahead, present)
         if rungs is not None:
             why = f"in a few seconds too many answers would be late, at {base.percent(load / self.cores)} CPU"
             return _Decision(rungs, Code.STEP_DOWN, why, {"load_cores": load})
         rungs = [0] * len(present)
-        least = base.percent(self._load(rungs, ahead) / self.cores)
+        least = base.percent(self._load(rungs, self.ahead) / self.cores)
         code = Code.AT_BOTTOM if rungs == present else Code.STEP_DOWN
         return _Decision(rungs, code, f"even the cheapest versions would use {least} of the CPU", {"load_cores": load})
 
@@ -227,7 +224,8 @@ class _Server:
         waited = inf if self.since_seconds is None else self.now - self.since_seconds
         if waited < self.p.up_after_seconds:
             return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
-        need = [task.need(self.p.forecast, self.p.remember_seconds) for task in self.tasks]
+        recent = (task.need(self.p.forecast, self.p.remember_seconds) for task in self.tasks)
+        need = [max(rate, ahead) for rate, ahead in zip(recent, self.ahead, strict=True)]
         rungs = self._best(need, best, priced=True)
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
         if rungs is not None and self._value(rungs) > self._value(present) + self._price(rungs):
@@ -294,7 +292,9 @@ class _Server:
             return before
         after = max(self.since_seconds, self.server.disturbed_seconds or -inf) + self.p.settle_seconds
         used = {
-            s.time_seconds: s.value for s in self.server.utilization if s.time_seconds > after and isfinite(s.value)
+            s.time_seconds: _within(s.value, signals.HIGHEST_UTILIZATION)
+            for s in self.server.utilization
+            if s.time_seconds > after and isfinite(s.value)
         }
         if len(used) < 3:
             return before
@@ -303,7 +303,11 @@ class _Server:
             if task.standing.rung is None:
                 continue
             demand = self.server.demand.get(task.state.name, ())
-            rates = [sample.value for sample in demand if sample.time_seconds > after and isfinite(sample.value)]
+            rates = [
+                _within(sample.value, signals.HIGHEST_DEMAND_RPS)
+                for sample in demand
+                if sample.time_seconds > after and isfinite(sample.value)
+            ]
             if not rates:
                 return before
             predicted += fsum(rates) / len(rates) * task.costs[task.standing.rung]
@@ -360,6 +364,11 @@ def _cpu_seconds(version: Version, server: ServerState) -> float:
     return seconds_of_server * _usable(profile.cpu_cores or server.capacity_cores)
 
 
+def _within(value: float, highest: float) -> float:
+    """Return a sample within what can be true: a fault of measuring must not outweigh all others."""
+    return min(max(0.0, value), highest)
+
+
 def _usable(cores: float) -> float:
     return cores if isfinite(cores) and 0 < cores <= MOST_CORES else 1.0
 
@@ -379,7 +388,3 @@ def _read(memory: Memory) -> dict[str, _Remembered]:
             float(since) if isinstance(since, int | float) and isfinite(since) else None,
         )
     return found
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15
