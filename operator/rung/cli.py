@@ -6,19 +6,38 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import click
 
+MORE_COMMANDS = "rung.commands"
+"""Entry points of this group are commands of other packages, which the operator itself must not import."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+
+class _Commands(click.Group):
+    """The commands of this file, and those that other packages add."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *(found.name for found in entry_points(group=MORE_COMMANDS))})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        found = super().get_command(ctx, cmd_name)
+        for entry in entry_points(group=MORE_COMMANDS, name=cmd_name) if found is None else ():
+            command: click.Command = entry.load()
+            return command
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="rung")
 def main() -> None:
     """Keeps inference in time on hardware that cannot grow, by swapping each task's model version.
 
     `rung tasks` says what every task is on, `rung explain TASK` why. Both read the cluster that KUBECONFIG names (or
-    the one this runs in), with your own rights.
+    the one this runs in), with your own rights. `rung record` and `rung simulate` tell, before anything is installed,
+    what it would have done with the demand of the past.
     """
 
 
@@ -130,3 +149,34 @@ def check(operator_url: str | None, triton: str | None, deadline: float) -> None
     if faults:
         sys.exit(1)
     click.echo("everything answers")
+
+
+@main.command()
+@click.argument("task", nargs=-1, required=True, metavar="TASK...")
+@click.option("--prometheus", "url", required=True, help="Address of the Prometheus, http://HOST:9090.")
+@click.option("-n", "--namespace", default="default", show_default=True, help="Namespace of the Triton pods.")
+@click.option(
+    "--last", default="1h", show_default=True, help="How much of the past, up to a week, such as 30m or 168h."
+)
+@click.option(
+    "--window", default=5, show_default=True, type=click.IntRange(1, 600),
+    help="Seconds over which each rate is taken; at least twice the scrape interval.",
+)  # fmt: skip
+@click.option(
+    "--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for TASK.txt, made if it is not there.",
+)  # fmt: skip
+@click.option("--deadline", default=30.0, show_default=True, help="Seconds to wait for each answer.")
+def record(task: tuple[str, ...], url: str, namespace: str, last: str, window: int, out: Path, deadline: float) -> None:
+    """Write the requests that each TASK got in every second of the past into TASK.txt, for `rung simulate`.
+
+    It counts what any Triton exports, so Rung need not be installed; TASK is the name of the model there.
+    """
+    from rung.control.recording import CannotRecord, record_to_files  # noqa: PLC0415
+
+    try:
+        for sentence in record_to_files(task, url, namespace, last, window, out, deadline):
+            click.echo(sentence)
+    except CannotRecord as error:
+        click.echo(f"rung: {error}", err=True)
+        sys.exit(1)

@@ -3,7 +3,8 @@
 A server has cores, which its busy instances, its loads and other work share: all at the same pace, none with more than
 one core (processor sharing, as a CPU limit and a fair scheduler make it). An instance is one version of one task on one
 server: a first-come queue, from which one batch after the other is taken. A request goes to the version that answers
-when it arrives, and is answered there even if another one answers meanwhile, as Triton does it.
+when it arrives, and is answered there even if another one answers meanwhile, as Triton does it. Where a lane has the
+reflex, it has one queue before all its versions, and which of them answers is chosen when a request leaves it.
 
 Since all jobs of a server go at the same pace, each is known by the one number at which it ends on the server's virtual
 clock, which advances by the CPU time that one job got: an event costs the same however many jobs there are (Parekh and
@@ -15,11 +16,14 @@ the job of an instance has its index, the job of a lane's load comes after all o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numba
 import numpy as np
 import numpy.typing as npt
+
+from rung.core import reflex
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -27,6 +31,8 @@ Ints = npt.NDArray[np.int64]
 NOTHING = -1
 REACHED, LOADED = 0, 1
 """Why `advance` returned: the time was reached, or a load ended."""
+TRITON, REFLEX, SLACK_FIT = 0, 1, 2
+"""How a lane's requests find their version: as they arrive; by the reflex; by the slack of the first one alone."""
 
 
 class State(NamedTuple):
@@ -52,6 +58,12 @@ class State(NamedTuple):
     """A load does not end before this, however fast its CPU work is done; infinite while there is none."""
     load_waits: Ints
     """1 while the load's CPU work is done and only time is missing."""
+    choosing: Ints
+    """TRITON, REFLEX or SLACK_FIT. With the latter two the lane's queue is that of its first instance."""
+    working: Ints
+    """1 while a request that was chosen for is in work."""
+    limit_seconds: Floats
+    """The service level, for those that choose."""
     # Instances.
     head: Ints
     tail: Ints
@@ -62,6 +74,8 @@ class State(NamedTuple):
     each_seconds: Floats
     """CPU time that each request adds."""
     batch_size: Ints
+    ready: Ints
+    """1 while it is loaded and may be chosen."""
     # Jobs.
     ends: Floats
     """When it ends, on the server's virtual clock."""
@@ -86,6 +100,9 @@ class State(NamedTuple):
     cursor: Ints
     next_load: Floats
     """When the first of the waiting loads ends."""
+
+
+_choose: Callable[..., int] = numba.njit(cache=True)(reflex.choose)
 
 
 @numba.njit(cache=True)
@@ -149,6 +166,37 @@ def _take_batch(state: State, server: int, instance: int) -> None:
 
 
 @numba.njit(cache=True)
+def _take_chosen(state: State, server: int, lane: int, time: float) -> None:
+    """Let the first request of a lane's queue be answered by the version that is chosen for it."""
+    rungs = state.head.size // state.active.size
+    queue = lane * rungs
+    request = state.head[queue]
+    if request == NOTHING or state.working[lane]:
+        return
+    ladder = np.empty(rungs, np.int64)
+    loaded = 0
+    stretch = max(1.0, (state.busy[server] + 1) / max(state.cores[server] - state.other_cores[server], 0.01))
+    seconds = np.empty(rungs)
+    for rung in range(state.active[lane] + 1):
+        seconds[rung] = stretch * (state.fixed_seconds[queue + rung] + state.each_seconds[queue + rung])
+        if state.ready[queue + rung]:
+            ladder[loaded] = rung
+            loaded += 1
+    others = state.pending[lane] - 1 if state.choosing[lane] == REFLEX else 0
+    slack = state.limit_seconds[lane] - (time - state.arrival[request])
+    rung = _choose(ladder[:loaded], others, seconds, slack)
+    if rung == NOTHING:
+        return
+    state.head[queue] = state.following[request]
+    state.following[request] = NOTHING
+    if state.head[queue] == NOTHING:
+        state.tail[queue] = NOTHING
+    state.batch[queue + rung] = request
+    state.working[lane] = 1
+    _begin(state, server, queue + rung, state.fixed_seconds[queue + rung] + state.each_seconds[queue + rung])
+
+
+@numba.njit(cache=True)
 def _answer(state: State, instance: int, time: float) -> None:
     """Answer the batch of an instance."""
     rungs = state.head.size // state.active.size
@@ -178,14 +226,19 @@ def _arrive(state: State, time: float) -> None:
     if rung == NOTHING or not state.up[server]:
         state.latency[request] = np.inf
         return
-    instance = lane * (state.head.size // state.active.size) + rung
+    instance = lane * (state.head.size // state.active.size) + (rung if state.choosing[lane] == TRITON else 0)
     state.pending[lane] += 1
     if state.tail[instance] == NOTHING:
         state.head[instance] = request
     else:
         state.following[state.tail[instance]] = request
     state.tail[instance] = request
-    if state.batch[instance] == NOTHING:
+    if state.choosing[lane] != TRITON:
+        if not state.working[lane]:
+            _catch_up(state, server, time)
+            _take_chosen(state, server, lane, time)
+            _foresee(state, server)
+    elif state.batch[instance] == NOTHING:
         _catch_up(state, server, time)
         _take_batch(state, server, instance)
         _foresee(state, server)
@@ -203,7 +256,12 @@ def _complete(state: State, server: int, time: float) -> None:
     _end(state, server, first)
     if job < state.head.size:
         _answer(state, job, time)
-        _take_batch(state, server, job)
+        lane = job // (state.head.size // state.active.size)
+        if state.choosing[lane] == TRITON:
+            _take_batch(state, server, job)
+        else:
+            state.working[lane] = 0
+            _take_chosen(state, server, lane, time)
     else:
         lane = job - state.head.size
         state.load_waits[lane] = 1
@@ -262,6 +320,19 @@ def _foresee_loads(state: State, time: float) -> None:
 
 
 @numba.njit(cache=True)
+def waiting(state: State, lane: int) -> int:
+    """Return how many requests of a lane wait for their turn."""
+    rungs = state.head.size // state.active.size
+    count = 0
+    for instance in range(lane * rungs, (lane + 1) * rungs):
+        request = state.head[instance]
+        while request != NOTHING:
+            count += 1
+            request = state.following[request]
+    return count
+
+
+@numba.njit(cache=True)
 def begin_load(state: State, lane: int, cpu_seconds: float, seconds: float) -> None:
     """Begin a load: so much CPU time, which shares the server's cores, and so long at least."""
     server = lane // (state.active.size // state.cores.size)
@@ -273,8 +344,16 @@ def begin_load(state: State, lane: int, cpu_seconds: float, seconds: float) -> N
 
 
 @numba.njit(cache=True)
+def share_with(state: State, server: int, other_cores: float) -> None:
+    """Let others on the machine use so many cores from now on."""
+    _catch_up(state, server, state.now[0])
+    state.other_cores[server] = other_cores
+    _foresee(state, server)
+
+
+@numba.njit(cache=True)
 def take_down(state: State, server: int) -> None:
-    """Let a server be gone: what it had accepted fails, its loads end in nothing."""
+    """Let a server be gone: what it had accepted fails, its loads end in nothing, nothing is loaded."""
     time = state.now[0]
     _catch_up(state, server, time)
     lanes = state.active.size // state.cores.size
@@ -287,6 +366,7 @@ def take_down(state: State, server: int) -> None:
         state.pending[lane] = 0
         state.load_after[lane] = np.inf
         state.load_waits[lane] = 0
+        state.working[lane] = 0
         for instance in range(lane * rungs, (lane + 1) * rungs):
             for first in (state.batch[instance], state.head[instance]):
                 request = first
@@ -294,6 +374,7 @@ def take_down(state: State, server: int) -> None:
                     state.latency[request] = np.inf
                     request = state.following[request]
             state.batch[instance] = state.head[instance] = state.tail[instance] = NOTHING
+            state.ready[instance] = 0
     _foresee_loads(state, time)
 
 
@@ -326,6 +407,7 @@ def new_state(
         following=none(requests), active=none(lanes), arrived=zeros(lanes), pending=zeros(lanes),
         load_after=np.full(lanes, np.inf), load_waits=zeros(lanes), head=none(instances), tail=none(instances),
         batch=none(instances), fixed_seconds=np.zeros(instances), each_seconds=np.zeros(instances),
+        choosing=zeros(lanes), working=zeros(lanes), limit_seconds=np.full(lanes, np.inf), ready=zeros(instances),
         batch_size=np.ones(instances, np.int64), ends=np.full(instances + lanes, np.inf), cores=cores,
         other_cores=other_cores, up=np.ones(servers, np.int64), virtual=np.zeros(servers), last=np.zeros(servers),
         used=np.zeros(servers), busy=zeros(servers), jobs=np.full((servers, tasks * (rungs + 1)), NOTHING, np.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from rung.core.plan import Target
@@ -13,6 +13,30 @@ from rung_sim.world import Service
 
 
 @dataclass
+class Turns:
+    """Whose turn it is to load a version of a task: `rollout.maxConcurrent` servers at a time, in order."""
+
+    width: int = 1
+    loading: set[int] = field(default_factory=set)
+    waiting: deque[Lane] = field(default_factory=deque)
+
+    def take(self, lane: Lane) -> bool:
+        """Tell whether a lane may load now; else it waits, and is told to go on when it is its turn."""
+        if len(self.loading) >= self.width and lane.index not in self.loading:
+            if lane not in self.waiting:
+                self.waiting.append(lane)
+            return False
+        self.loading.add(lane.index)
+        return True
+
+    def give(self, lane: Lane) -> None:
+        """Let the next one load."""
+        self.loading.discard(lane.index)
+        while self.waiting and len(self.loading) < self.width:
+            self.waiting.popleft().go()
+
+
+@dataclass(eq=False)
 class Lane:
     """One task on one server. `rungs` are the places of its versions in the engine, by number."""
 
@@ -20,6 +44,7 @@ class Lane:
     index: int
     rungs: dict[int, int]
     services: dict[int, Service]
+    turns: Turns
     loaded: frozenset[int] = frozenset()
     target: Target | None = None
     loading: int | None = None
@@ -29,6 +54,11 @@ class Lane:
     def active(self) -> int | None:
         """Return the version that answers: the highest that is loaded, as Triton has it."""
         return max(self.loaded, default=None)
+
+    @property
+    def swaps_cold(self) -> bool:
+        """Tell whether the version that shall answer is being loaded."""
+        return self.loading is not None and self.target is not None and self.loading == self.target.active
 
     def place(self, target: Target) -> None:
         """Have the target loaded, at once and for nothing: how a simulation begins."""
@@ -42,28 +72,39 @@ class Lane:
         if self.target is None or target.active != self.target.active:
             self.swaps["warm" if target.active in self.loaded else "cold"] += 1
         self.target = target
-        if self.loading is None:
-            self._go()
+        self.go()
 
     def load_ended(self) -> None:
         """Take what was loaded, and go on."""
         if self.loading is not None:
             self._have(self.loaded | {self.loading})
             self.loading = None
-        self._go()
+        self.turns.give(self)
+        self.go()
 
-    def _go(self) -> None:
-        if self.target is None:
+    def lose(self) -> None:
+        """Have nothing any more: the server is gone."""
+        self.loaded, self.loading, self.target = frozenset(), None, None
+        self.turns.give(self)
+
+    def go(self) -> None:
+        """Take the steps towards the target, up to the next load."""
+        if self.target is None or self.loading is not None:
             return
         for step in plan_steps(self.loaded, self.target):
             added = step.versions - self.loaded
-            if added:
+            if not added:
+                self._have(step.versions)
+                continue
+            if self.turns.take(self):
                 (self.loading,) = added
                 service = self.services[self.loading]
                 engine.begin_load(self.state, self.index, service.load_cpu_seconds, service.load_seconds)
-                return
-            self._have(step.versions)
+            return
 
     def _have(self, versions: frozenset[int]) -> None:
         self.loaded = versions
+        first = self.index * (self.state.head.size // self.state.active.size)
+        for version, rung in self.rungs.items():
+            self.state.ready[first + rung] = version in versions
         self.state.active[self.index] = NOTHING if self.active is None else self.rungs[self.active]

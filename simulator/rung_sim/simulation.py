@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from rung.core.decide import Settings, decide
 from rung.core.plan import Memory, Plan, Reason
 from rung.core.policies.base import Policy
-from rung.core.snapshot import PoolSnapshot, Sample, ServerState
+from rung.core.snapshot import PoolSnapshot, ServerState
 from rung_loadgen.arrivals import poisson_arrivals
 from rung_sim import engine
 from rung_sim.engine import Floats, Ints, State
-from rung_sim.lanes import Lane
-from rung_sim.world import SimulatedServer, SimulatedTask, World
+from rung_sim.faults import Fault, FaultKind
+from rung_sim.lanes import Lane, Turns
+from rung_sim.watch import Watched, read
+from rung_sim.world import Service, SimulatedServer, SimulatedTask, World
 
 EPOCH_SECONDS = 1_600_000_000.0
 """When a simulation begins, for policies that are given times."""
-HISTORY_SECONDS = 150
+NOTICE_SECONDS = 2
+"""So long a balancer goes on sending to a server that is gone (a readiness probe that fails twice)."""
+LAST_SECONDS = 600
+"""So long after the end of demand the last answers may come; what comes later failed."""
 
 Progress = Callable[[float], None]
 """Is told how much is done, 0 to 1."""
+
+
+class Choosing:
+    """How requests find their version; see `engine`."""
+
+    TRITON, REFLEX, SLACK_FIT = engine.TRITON, engine.REFLEX, engine.SLACK_FIT
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,14 @@ class Options:
     """How old the newest sample is when a decision is made: scraping and the query take their time."""
     warm_up_seconds: int = 0
     """These first seconds are simulated and not counted."""
+    faults: tuple[Fault, ...] = ()
+    cost_factor: float = 1.0
+    """What an inference really costs by what its profile says: 1 where profiles are right."""
+    choosing: int = Choosing.TRITON
+    free_swaps: bool = False
+    """Loads take neither time nor CPU: for bounds."""
+    drain: bool = False
+    """Where several servers serve a task, the one that loads its next version gets none of its requests meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +90,12 @@ class Run:
     warm_up_seconds: int
 
 
-@dataclass
-class _Watched:
-    """One server as its Prometheus knows it."""
-
-    utilization: deque[Sample] = field(default_factory=lambda: deque(maxlen=HISTORY_SECONDS))
-    demand: dict[str, deque[Sample]] = field(default_factory=dict)
-    used_before: float = 0.0
-    arrived_before: dict[str, int] = field(default_factory=dict)
-
-
 class Simulation:
     """Replays demand on a world under one policy.
 
     Args:
         world: pool, tasks and servers.
-        rates_rps: requests a second of each task, by second, shape (seconds,), all of one length.
+        rates_rps: requests a second of each task, by second, shape (seconds,); the longest is the run's length.
         policy: decides.
         settings: what every policy obeys.
         options: see there.
@@ -101,12 +109,14 @@ class Simulation:
         self._names = [task.state.name for task in world.tasks]
         self._numbers = [sorted(version.number for version in task.state.versions) for task in world.tasks]
         self._state = self._begin(rates_rps)
+        turns = {name: Turns(world.pool.spec.rollout.max_concurrent) for name in self._names}
         self._lanes = {
-            (server.name, task.state.name): self._lane(place, server, number, task)
+            (server.name, task.state.name): self._lane(place, server, number, task, turns[task.state.name])
             for place, server in enumerate(world.servers)
             for number, task in enumerate(world.tasks)
         }
-        self._watched = {server.name: _Watched() for server in world.servers}
+        self._watched = {server.name: Watched() for server in world.servers}
+        self._weights: dict[tuple[str, str], float] = {}
         self._memory: Memory = {}
 
     def _begin(self, rates_rps: Mapping[str, Floats]) -> State:
@@ -120,16 +130,13 @@ class Simulation:
         order = np.argsort(arrival, kind="stable")
         pick = np.random.default_rng([self.options.seed, len(times)]).random(arrival.size)
         servers = self.world.servers
-        routes = np.empty((len(times), len(servers)))
-        for place, each in enumerate(self.world.tasks):
-            serving = np.array([each.state.servers is None or s.name in each.state.servers for s in servers], float)
-            routes[place] = np.cumsum(serving) / max(1.0, serving.sum())
         return engine.new_state(
-            arrival[order], task[order], pick, routes, np.array([server.cores for server in servers]),
-            max(map(len, self._numbers)), np.array([server.other_cores for server in servers]),
+            arrival[order], task[order], pick, np.zeros((len(times), len(servers))),
+            np.array([server.cores for server in servers]), max(map(len, self._numbers)),
+            np.array([server.other_cores for server in servers]),
         )  # fmt: skip
 
-    def _lane(self, place: int, server: SimulatedServer, number: int, task: SimulatedTask) -> Lane:
+    def _lane(self, place: int, server: SimulatedServer, number: int, task: SimulatedTask, turns: Turns) -> Lane:
         lane = place * len(self.world.tasks) + number
         first = lane * (self._state.head.size // self._state.active.size)
         rungs = {version: rung for rung, version in enumerate(self._numbers[number])}
@@ -137,10 +144,17 @@ class Simulation:
         for version, rung in rungs.items():
             # What nobody measured on this class costs what the dearest one does: it is never chosen for speed.
             cost = services.setdefault(version, max(services.values(), key=lambda each: each.each_seconds))
-            self._state.fixed_seconds[first + rung] = cost.fixed_seconds
-            self._state.each_seconds[first + rung] = cost.each_seconds
+            self._state.fixed_seconds[first + rung] = cost.fixed_seconds * self.options.cost_factor
+            self._state.each_seconds[first + rung] = cost.each_seconds * self.options.cost_factor
             self._state.batch_size[first + rung] = cost.batch_size
-        return Lane(self._state, lane, rungs, services)
+        if self.options.free_swaps:
+            services = {
+                version: Service(each.fixed_seconds, each.each_seconds, each.batch_size, 0.0, 0.0)
+                for version, each in services.items()
+            }
+        self._state.choosing[lane] = self.options.choosing
+        self._state.limit_seconds[lane] = task.state.slo_latency_seconds
+        return Lane(self._state, lane, rungs, services, turns)
 
     def run(self, progress: Progress = lambda share: None) -> Run:
         """Simulate to the end, and until the last request is answered."""
@@ -152,6 +166,7 @@ class Simulation:
         decisions = 0
         core_seconds = 0.0
         for second in range(self.seconds):
+            self._fault(second)
             if second % self.options.decide_every_seconds == 0:
                 snapshot = self._snapshot(second)
                 began = time.perf_counter()
@@ -163,6 +178,7 @@ class Simulation:
                 for number, name in enumerate(self._names):
                     answering = self._lanes[server.name, name].active
                     active[second, place, number] = -1 if answering is None else answering
+            self._route(second)
             self._advance(float(second + 1))
             for place, server in enumerate(self.world.servers):
                 utilization[second, place] = self._watch(place, server, second + 1)
@@ -170,7 +186,7 @@ class Simulation:
             if second % 50 == 0:
                 progress(second / self.seconds)
         end = float(self.seconds)
-        while self._state.pending.sum() and end < self.seconds + 600:
+        while self._state.pending.sum() and end < self.seconds + LAST_SECONDS:
             end += 1.0
             self._advance(end)
         progress(1.0)
@@ -198,6 +214,8 @@ class Simulation:
             warm_up_seconds=self.options.warm_up_seconds,
         )
 
+    # ------------------------------------------------------------------------------------------------- what happens
+
     def _advance(self, until: float) -> None:
         while True:
             why, lane = engine.advance(self._state, until)
@@ -206,50 +224,53 @@ class Simulation:
             place, number = divmod(lane, len(self.world.tasks))
             self._lanes[self.world.servers[place].name, self._names[number]].load_ended()
 
-    def _watch(self, place: int, server: SimulatedServer, second: int) -> float:
-        """Take this second's samples; returns the utilisation."""
-        watched, when = self._watched[server.name], EPOCH_SECONDS + second
-        used = float(self._state.used[place])
-        share = (used - watched.used_before) / server.cores
-        watched.used_before = used
-        watched.utilization.append(Sample(when, share))
-        for number, name in enumerate(self._names):
-            arrived = int(self._state.arrived[place * len(self._names) + number])
-            rate = arrived - watched.arrived_before.get(name, 0)
-            watched.arrived_before[name] = arrived
-            watched.demand.setdefault(name, deque(maxlen=HISTORY_SECONDS)).append(Sample(when, float(rate)))
-        return share
+    def _fault(self, second: int) -> None:
+        """Begin and end what goes wrong."""
+        for place, server in enumerate(self.world.servers):
+            mine = [fault for fault in self.options.faults if fault.hits(server.name)]
+            taken = sum(f.cores for f in mine if f.kind is FaultKind.NEIGHBOUR and f.holds(second))
+            if self._state.other_cores[place] != server.other_cores + taken:
+                engine.share_with(self._state, place, server.other_cores + taken)
+            gone = self._gone(server, second)
+            if gone and self._state.up[place]:
+                engine.take_down(self._state, place)
+                for name in self._names:
+                    self._lanes[server.name, name].lose()
+            self._state.up[place] = not gone
 
-    def _snapshot(self, second: int) -> PoolSnapshot:
-        now = EPOCH_SECONDS + second
-        newest = now - self.options.signals_late_seconds
-        return PoolSnapshot(
-            time_seconds=now,
-            servers=tuple(self._server(server, newest) for server in self.world.servers),
-            tasks=tuple(task.state for task in self.world.tasks),
-        )
+    def _gone(self, server: SimulatedServer, second: int) -> bool:
+        faults = self.options.faults
+        return any(f.kind is FaultKind.SERVER_GONE and f.hits(server.name) and f.holds(second) for f in faults)
 
-    def _server(self, server: SimulatedServer, newest: float) -> ServerState:
-        watched = self._watched[server.name]
-        lanes = {name: self._lanes[server.name, name] for name in self._names}
+    def _route(self, second: int) -> None:
+        """Tell the balancer where each task's requests go: evenly, by weights where the plan has some.
 
-        def known(samples: deque[Sample]) -> tuple[Sample, ...]:
-            return tuple(sample for sample in samples if sample.time_seconds <= newest)
-
-        return ServerState(
-            name=server.name,
-            hardware_class=server.hardware_class,
-            capacity_cores=server.cores,
-            utilization=known(watched.utilization),
-            demand={name: known(samples) for name, samples in watched.demand.items()},
-            active={name: lane.active for name, lane in lanes.items() if lane.active is not None},
-            loaded={name: lane.loaded for name, lane in lanes.items() if lane.loaded},
-        )
+        A server that has just gone still gets its part; one that answers nothing for the task, or loads its next
+        version and is drained for that, does not, unless no other serves the task.
+        """
+        for number, task in enumerate(self.world.tasks):
+            name = task.state.name
+            shares = np.zeros(len(self.world.servers))
+            for place, server in enumerate(self.world.servers):
+                if task.state.servers is not None and server.name not in task.state.servers:
+                    continue
+                lane = self._lanes[server.name, name]
+                seen_gone = self._gone(server, second) and self._gone(server, second - NOTICE_SECONDS)
+                answers = lane.active is not None or (self._gone(server, second) and not seen_gone)
+                drained = self.options.drain and lane.swaps_cold
+                shares[place] = self._weights.get((server.name, name), 1.0) * (answers and not drained)
+            if not shares.any():
+                shares = np.array(
+                    [task.state.servers is None or s.name in task.state.servers for s in self.world.servers], float
+                )
+            self._state.routes[number] = np.cumsum(shares) / max(shares.sum(), 1e-12)
 
     def _apply(self, plan: Plan, second: int) -> list[Step]:
         steps = []
         reasons = {(reason.server, reason.task): reason for reason in plan.reasons}
         for server_plan in plan.servers:
+            for name in self._names:
+                self._weights[server_plan.server, name] = server_plan.weights.get(name, 1.0)
             for name in sorted(server_plan.apply):
                 lane, target = self._lanes[server_plan.server, name], server_plan.targets[name]
                 if lane.target is None or lane.target.active != target.active:
@@ -259,3 +280,50 @@ class Simulation:
                 else:
                     lane.want(target)
         return steps
+
+    # ------------------------------------------------------------------------------------------------- what is seen
+
+    def _watch(self, place: int, server: SimulatedServer, second: int) -> float:
+        """Take this second's samples; returns the utilisation."""
+        first = place * len(self._names)
+        return self._watched[server.name].sample(
+            EPOCH_SECONDS + second,
+            used_core_seconds=float(self._state.used[place]),
+            cores=server.cores,
+            arrived={name: int(self._state.arrived[first + number]) for number, name in enumerate(self._names)},
+            pending={name: engine.waiting(self._state, first + number) for number, name in enumerate(self._names)},
+        )
+
+    def _snapshot(self, second: int) -> PoolSnapshot:
+        return PoolSnapshot(
+            time_seconds=EPOCH_SECONDS + second,
+            servers=tuple(self._server(server, second) for server in self.world.servers),
+            tasks=tuple(task.state for task in self.world.tasks),
+        )
+
+    def _server(self, server: SimulatedServer, second: int) -> ServerState:
+        newest = second - self.options.signals_late_seconds
+        without_demand: list[Fault] = []
+        for fault in self.options.faults:
+            if fault.hits(server.name) and fault.kind is FaultKind.METRICS_LATE and fault.holds(second):
+                newest = min(newest, fault.begin_seconds)
+            if fault.hits(server.name) and fault.kind is FaultKind.DEMAND_LOST:
+                without_demand.append(fault)
+        watched = self._watched[server.name]
+        lanes = {name: self._lanes[server.name, name] for name in self._names}
+        until = EPOCH_SECONDS + newest
+
+        def lost(seconds: float) -> bool:
+            return any(fault.holds(int(seconds - EPOCH_SECONDS) - 1) for fault in without_demand)
+
+        return ServerState(
+            name=server.name,
+            hardware_class=server.hardware_class,
+            capacity_cores=server.cores,
+            ready=not self._gone(server, second),
+            utilization=read(watched.utilization, until),
+            demand={name: read(samples, until, lost) for name, samples in watched.demand.items()},
+            pending={name: read(samples, until, lost) for name, samples in watched.pending.items()},
+            active={name: lane.active for name, lane in lanes.items() if lane.active is not None},
+            loaded={name: lane.loaded for name, lane in lanes.items() if lane.loaded},
+        )

@@ -74,7 +74,7 @@ RULES: list[tuple[str, Changes, Changes, str]] = [
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"metric": "Flops"}, "static": None}},
+        {"policy": {"name": "Stepwise", "stepwise": {"metric": "Flops"}, "static": None}},
         {"policy": {"name": "Static", "stepwise": {}}},
         "stepwise is only allowed when name is Stepwise",
     ),
@@ -92,26 +92,26 @@ RULES: list[tuple[str, Changes, Changes, str]] = [
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"upBelow": 0.69}}},
-        {"policy": {"stepwise": {"upBelow": 0.7}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"upBelow": 0.69}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"upBelow": 0.7}}},
         "upBelow must be below downAbove",
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"downAbove": 0.9, "goal": 0.85}}},
-        {"policy": {"stepwise": {"goal": 0.85}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"downAbove": 0.9, "goal": 0.85}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"goal": 0.85}}},
         "goal must be below downAbove",
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"judge": "2m"}}},
-        {"policy": {"stepwise": {"judge": "121s"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"judge": "2m"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"judge": "121s"}}},
         "judge must not be longer than 2m",
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"judge": "1s"}}},
-        {"policy": {"stepwise": {"judge": "999ms"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"judge": "1s"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"judge": "999ms"}}},
         "judge must be 1s or longer",
     ),
     (
@@ -128,9 +128,51 @@ RULES: list[tuple[str, Changes, Changes, str]] = [
     ),
     (
         POOL,
-        {"policy": {"stepwise": {"settle": "30s"}}},
-        {"policy": {"stepwise": {"settle": "1m"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"settle": "30s"}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"settle": "1m"}}},
         "settle must not be longer than upAfter",
+    ),
+    (
+        POOL,
+        {"policy": {"name": "Frontier", "frontier": {"lateShare": 0.01}}},
+        {"policy": {"name": "ModelSwitching", "frontier": {}}},
+        "frontier is only allowed when name is Frontier",
+    ),
+    (
+        POOL,
+        {"policy": {"name": "InFaaS", "infaas": {"quietVotes": 3}}},
+        {"policy": {"name": "ModelSwitching", "infaas": {}}},
+        "infaas is only allowed when name is InFaaS",
+    ),
+    (
+        POOL,
+        {"policy": {"name": "InfAdapter", "infadapter": {"alpha": 0.1}}},
+        {"policy": {"name": "ModelSwitching", "infadapter": {}}},
+        "infadapter is only allowed when name is InfAdapter",
+    ),
+    (
+        POOL,
+        {"policy": {"name": "Proteus", "proteus": {"every": "5s"}}},
+        {"policy": {"name": "ModelSwitching", "proteus": {}}},
+        "proteus is only allowed when name is Proteus",
+    ),
+    (
+        POOL,
+        {"policy": {"frontier": {"remember": "5s"}}},
+        {"policy": {"frontier": {"remember": "4s"}}},
+        "remember must be 5s or longer",
+    ),
+    (
+        POOL,
+        {"policy": {"frontier": {"remember": "2m"}}},
+        {"policy": {"frontier": {"remember": "121s"}}},
+        "remember must not be longer than 2m",
+    ),
+    (
+        POOL,
+        {"policy": {"name": "InfAdapter", "infadapter": {"forecaster": "Lstm", "lstm": "/models/demand.onnx"}}},
+        {"policy": {"name": "InfAdapter", "infadapter": {"forecaster": "Lstm"}}},
+        "lstm is needed when forecaster is Lstm",
     ),
 ]
 
@@ -232,11 +274,16 @@ SHAPES: list[tuple[str, Changes, Changes, str]] = [
     (POOL, {"hardwareClassLabel": "class"}, {"hardwareClassLabel": "a/b/c"}, "spec.hardwareClassLabel"),
     (
         POOL,
-        {"policy": {"stepwise": {"minReduction": 0.99}}},
-        {"policy": {"stepwise": {"minReduction": 1}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"minReduction": 0.99}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"minReduction": 1}}},
         "Reduction",
     ),
-    (POOL, {"policy": {"stepwise": {"trust": 1}}}, {"policy": {"stepwise": {"trust": 0.9}}}, "trust"),
+    (
+        POOL,
+        {"policy": {"name": "Stepwise", "stepwise": {"trust": 1}}},
+        {"policy": {"name": "Stepwise", "stepwise": {"trust": 0.9}}},
+        "trust",
+    ),
 ]
 
 # Rules about changes: the object as it is, a change that passes, one that is refused, and what the API server says.
@@ -363,7 +410,16 @@ def test_a_spec_is_needed(kind: str, api_server: ApiServer, namespace: str) -> N
         (PORTING, {"methods": {"prune": {}, "distill": {}, "quantize": {}}, "cluster": {"profiles": [TARGET]}}),
         (POOL, {}),
         (POOL, {"policy": {"name": "Static", "static": {}}, "standby": {"memoryBudget": "1Gi"}}),
-        (POOL, {"policy": {"stepwise": {}}, "standby": {}, "rollout": {}, "fallback": {}, "metrics__maxAge": "7s"}),
+        (
+            POOL,
+            {
+                "policy": {"name": "Stepwise", "stepwise": {}},
+                "standby": {},
+                "rollout": {},
+                "fallback": {},
+                "metrics__maxAge": "7s",
+            },
+        ),
     ],
 )
 def test_the_api_servers_defaults_are_pydantics(

@@ -178,7 +178,7 @@ COLUMNS = {
     "PortingJob": {"NAME": "one", "TASK": "digits", "PHASE": "Profiling", "TRIALS": "4", "VERSIONS": "1"},
     "ServingPool": {
         "NAME": "one",
-        "POLICY": "Stepwise",
+        "POLICY": "Frontier",
         "MODE": "Auto",
         "SERVERS": "1",
         "TASKS": "2",

@@ -53,7 +53,7 @@ async def test_reads_and_lists_each_kind(cluster: Cluster, api_server: ApiServer
     created(api_server, *(manifest(kind, namespace) for kind in ("InferenceTask", "ModelVersion", "ServingPool")))
     assert (await cluster.read_task(namespace, "one")).spec.slo.latency.seconds == 0.4
     assert (await cluster.read_version(namespace, "one")).spec.version == 1_098_820
-    assert (await cluster.read_pool(namespace, "one")).spec.policy.name == "Stepwise"
+    assert (await cluster.read_pool(namespace, "one")).spec.policy.name == "Frontier"
     assert [task.name for task in (await cluster.list_tasks(namespace)).objects] == ["one"]
     assert [version.name for version in (await cluster.list_versions(namespace)).objects] == ["one"]
     assert [pool.name for pool in (await cluster.list_pools(namespace)).objects] == ["one"]

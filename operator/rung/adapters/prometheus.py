@@ -86,7 +86,7 @@ class Prometheus:
         self._range_seconds = range_seconds
         self._deadline_seconds = deadline_seconds
         names = ("cpu_seconds", *_REQUESTS)
-        self._lines = {name: _Line(url, deadline_seconds, max_response_bytes, verify) for name in names}
+        self._lines = {name: PrometheusLine(url, deadline_seconds, max_response_bytes, verify) for name in names}
         self._executor = ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="prometheus")
 
     async def read(self, namespace: str, pods: Collection[str]) -> PoolSignals:
@@ -143,7 +143,7 @@ class Prometheus:
                 future.add_done_callback(_swallow)
 
 
-class _Line:
+class PrometheusLine:
     """One connection to Prometheus, used by one query at a time."""
 
     def __init__(self, url: str, deadline_seconds: float, max_bytes: int, verify: bool | str) -> None:

@@ -4,8 +4,13 @@ from rung.api.base import API_VERSION, GROUP, VERSION, Metadata, Reference
 from rung.api.conditions import Condition, ConditionStatus, Decision, find_condition, with_conditions
 from rung.api.parse import InvalidObject, parse_pool, parse_porting_job, parse_task, parse_version
 from rung.api.policy import (
+    ForecasterName,
+    FrontierParameters,
+    InfaasParameters,
+    InfadapterParameters,
     PolicyName,
     PolicySpec,
+    ProteusParameters,
     StaticChoice,
     StaticParameters,
     StepwiseMetric,
@@ -72,7 +77,11 @@ __all__ = [
     "DemandSource",
     "Duration",
     "FallbackBehavior",
+    "ForecasterName",
+    "FrontierParameters",
     "FrontierStatus",
+    "InfaasParameters",
+    "InfadapterParameters",
     "InferenceTask",
     "InferenceTaskSpec",
     "InferenceTaskStatus",
@@ -97,6 +106,7 @@ __all__ = [
     "PortingPlan",
     "Profile",
     "ProfileTarget",
+    "ProteusParameters",
     "Reference",
     "ServerPhase",
     "ServingPool",

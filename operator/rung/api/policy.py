@@ -11,15 +11,20 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from rung.api.base import Model, Number, PositiveShare, Rule, VersionNumber, given, rules
+from rung.api.base import Integer, Model, Number, PositiveShare, Rule, VersionNumber, given, rules
 from rung.api.quantity import Duration, PositiveDuration
 
 
 class PolicyName(StrEnum):
     """The policies that this operator can carry out."""
 
-    STATIC = "Static"
+    FRONTIER = "Frontier"
     STEPWISE = "Stepwise"
+    STATIC = "Static"
+    MODEL_SWITCHING = "ModelSwitching"
+    INFAAS = "InFaaS"
+    INFADAPTER = "InfAdapter"
+    PROTEUS = "Proteus"
 
 
 class StaticChoice(StrEnum):
@@ -105,7 +110,96 @@ class StepwiseParameters(Model):
         return self
 
 
-_BLOCKS = {PolicyName.STATIC: "static", PolicyName.STEPWISE: "stepwise"}
+class FrontierParameters(Model):
+    """Parameters of the policy Frontier."""
+
+    late_share: Annotated[Number, Field(gt=0, lt=1)] | None = None
+    """Share of late answers to plan for; 1 - slo.objective of each task when absent."""
+    remember: PositiveDuration = Duration("30s")
+    """A step up needs room for the demand of this long before, from 5s to 2m."""
+    up_after: PositiveDuration = Duration("5s")
+    """Time since the last change before a step up."""
+    calibrate: bool = True
+    """Whether what inferences cost is corrected by the CPU that they were seen to use."""
+
+    model_config = rules(
+        Rule("duration(self.remember) >= duration('5s')", "remember must be 5s or longer"),
+        Rule("duration(self.remember) <= duration('2m')", "remember must not be longer than 2m"),
+    )
+
+    @model_validator(mode="after")
+    def _in_bounds(self) -> Self:
+        if self.remember.seconds < 5:
+            raise ValueError("remember must be 5s or longer")
+        if self.remember.seconds > 120:
+            raise ValueError("remember must not be longer than 2m")
+        return self
+
+
+class InfaasParameters(Model):
+    """Parameters of the policy InFaaS."""
+
+    quiet_votes: Annotated[Integer, Field(ge=1, le=10000)] = 10
+    """Decisions in a row in which a cheaper version would do, before it is taken."""
+
+
+class ForecasterName(StrEnum):
+    """How the load of the next half minute is predicted from one-minute maxima."""
+
+    EXPONENTIAL_MEAN = "ExponentialMean"
+    LAST_MAXIMUM = "LastMaximum"
+    LSTM = "Lstm"
+
+
+class InfadapterParameters(Model):
+    """Parameters of the policy InfAdapter; the defaults are the values of its paper."""
+
+    model_config = rules(
+        Rule(f"self.forecaster != 'Lstm' || {given('self.lstm')}", "lstm is needed when forecaster is Lstm"),
+    )
+
+    alpha: Annotated[Number, Field(ge=0, le=1)] = 0.05
+    """Accuracy that the use of all hardware costs."""
+    beta: Annotated[Number, Field(ge=0, le=1)] = 0.001
+    """Accuracy that loading the slowest version costs."""
+    every: PositiveDuration = Duration("30s")
+    """Time between two decisions."""
+    first_after: PositiveDuration = Duration("2m")
+    """Time until the first one."""
+    reserve: PositiveShare = 0.8
+    """Share of what a version sustains that it is given."""
+    margin: Annotated[Number, Field(ge=0, le=10)] = 0.1
+    """The predicted load is raised by this share."""
+    agreeing: Annotated[Integer, Field(ge=1, le=1000)] = 4
+    """Decisions that have to agree before there is less capacity."""
+    forecaster: ForecasterName = ForecasterName.EXPONENTIAL_MEAN
+    """ExponentialMean: weighted, span 10. LastMaximum: the highest of ten minutes. Lstm: the network in lstm."""
+    lstm: Annotated[str, Field(min_length=1, max_length=1024)] | None = None
+    """File of a network that `rung-port forecaster` trained, as the operator's pod sees it."""
+
+    @model_validator(mode="after")
+    def _lstm_has_a_file(self) -> Self:
+        if self.forecaster is ForecasterName.LSTM and not self.lstm:
+            raise ValueError("lstm is needed when forecaster is Lstm")
+        return self
+
+
+class ProteusParameters(Model):
+    """Parameters of the policy Proteus."""
+
+    every: PositiveDuration = Duration("10s")
+    """Time between two plans."""
+
+
+_BLOCKS = {
+    PolicyName.FRONTIER: "frontier",
+    PolicyName.STEPWISE: "stepwise",
+    PolicyName.STATIC: "static",
+    PolicyName.INFAAS: "infaas",
+    PolicyName.INFADAPTER: "infadapter",
+    PolicyName.PROTEUS: "proteus",
+}
+"""ModelSwitching has no parameters."""
 
 
 class PolicySpec(Model):
@@ -118,19 +212,21 @@ class PolicySpec(Model):
         )
     )
 
-    name: PolicyName = PolicyName.STEPWISE
-    """Stepwise: steps down when the CPU is busy, up when there is room. Static: every task stays on one rung."""
-    static: StaticParameters | None = None
-    """Parameters of the policy Static; only allowed with that name."""
+    name: PolicyName = PolicyName.FRONTIER
+    """Frontier: the most accuracy that keeps answers in time. Stepwise: steps down when the CPU is busy, up when there
+    is room. Static: every task stays on one rung. The others are baselines from papers, see docs/policies.md."""
+    frontier: FrontierParameters | None = None
+    """Parameters of the policy Frontier; only allowed with that name."""
     stepwise: StepwiseParameters | None = None
     """Parameters of the policy Stepwise; only allowed with that name."""
-
-    @property
-    def parameters(self) -> StaticParameters | StepwiseParameters:
-        """The parameters of the named policy, defaults where its block is absent."""
-        if self.name is PolicyName.STATIC:
-            return self.static or StaticParameters()
-        return self.stepwise or StepwiseParameters()
+    static: StaticParameters | None = None
+    """Parameters of the policy Static; only allowed with that name."""
+    infaas: InfaasParameters | None = None
+    """Parameters of the policy InFaaS; only allowed with that name."""
+    infadapter: InfadapterParameters | None = None
+    """Parameters of the policy InfAdapter; only allowed with that name."""
+    proteus: ProteusParameters | None = None
+    """Parameters of the policy Proteus; only allowed with that name."""
 
     @model_validator(mode="after")
     def _only_the_named_block(self) -> Self:

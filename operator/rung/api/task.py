@@ -15,6 +15,7 @@ from rung.api.base import (
     Model,
     Names,
     NotNegative,
+    Number,
     Positive,
     Reference,
     Resource,
@@ -65,6 +66,8 @@ class ServiceLevel(Model):
     latency: PositiveDuration
     """An answer must arrive within this time, for example 400ms. What a version can carry was measured for a latency:
     the condition VersionsAvailable tells when a profile was measured for a longer one than this."""
+    objective: Annotated[Number, Field(ge=0.5, lt=1)] = 0.999
+    """Share of answers that must be in time; the policy Frontier plans for it."""
 
 
 class Demand(Model):

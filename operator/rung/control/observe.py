@@ -11,7 +11,14 @@ from rung.api.task import DemandSource
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
 from rung.control.view import ClusterView, ServerPod, matches
-from rung.core.signals import LONGEST_GAP_SECONDS, RawSeries, age_seconds, demand_samples, utilization_samples
+from rung.core.signals import (
+    LONGEST_GAP_SECONDS,
+    RawSeries,
+    age_seconds,
+    demand_samples,
+    pending_samples,
+    utilization_samples,
+)
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
 
 
@@ -86,6 +93,7 @@ def core_task(task: InferenceTask, versions: tuple[Version, ...], pods: Iterable
         name=task.name,
         versions=versions,
         slo_latency_seconds=spec.slo.latency.seconds,
+        objective=spec.slo.objective,
         min_accuracy=spec.min_accuracy,
         max_metric=spec.max_metric,
         weight=spec.weight,
@@ -139,6 +147,7 @@ def _server(
         signals.raw.failure.get(pod.name, ()),
         signals.raw.pending.get(pod.name, ()),
     )
+    pending = pending_samples(signals.raw.pending.get(pod.name, ()))
     loaded = {task.name: seen.loaded[task.model] for task in tasks if seen.loaded.get(task.model)}
     return ServerState(
         name=pod.name,
@@ -147,6 +156,7 @@ def _server(
         ready=pod.ready and not pod.terminating and seen.reachable,
         utilization=utilization_samples(signals.raw.cpu_seconds.get(pod.name, ()), capacity_cores),
         demand={task.name: demand[task.model] for task in tasks if task.model in demand},
+        pending={task.name: pending[task.model] for task in tasks if task.model in pending},
         active={task: max(versions) for task, versions in loaded.items()},
         loaded=loaded,
         available=_available(tasks, seen, sha256),

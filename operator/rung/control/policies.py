@@ -2,25 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import ceil
 
-from rung.api import PolicySpec, ServingPoolSpec, StaticParameters
+from rung.adapters.lstm import NoForecaster, open_forecaster
+from rung.api import (
+    ForecasterName,
+    FrontierParameters,
+    InfaasParameters,
+    InfadapterParameters,
+    PolicyName,
+    PolicySpec,
+    ProteusParameters,
+    ServingPoolSpec,
+    StaticParameters,
+    StepwiseParameters,
+)
 from rung.api.pool import PoolMode
 from rung.core.decide import FallbackBehavior, Settings
+from rung.core.forecast import ExponentialMean, Forecaster, LastMaximum
 from rung.core.frontier import Metric
+from rung.core.policies import frontier, infadapter, stepwise
 from rung.core.policies.base import Policy
+from rung.core.policies.infaas import InFaaS
+from rung.core.policies.model_switching import ModelSwitching
+from rung.core.policies.proteus import Proteus
 from rung.core.policies.static import Static, StaticChoice
-from rung.core.policies.stepwise import Stepwise, StepwiseParameters
 
 
 def build_policy(spec: PolicySpec) -> Policy:
     """Return the policy that a pool names, with its parameters."""
-    given = spec.parameters
-    if isinstance(given, StaticParameters):
-        return Static(StaticChoice(given.choice.value), dict(given.versions))
+    build: dict[PolicyName, Callable[[], Policy]] = {
+        PolicyName.FRONTIER: lambda: _frontier(spec.frontier or FrontierParameters()),
+        PolicyName.STEPWISE: lambda: _stepwise(spec.stepwise or StepwiseParameters()),
+        PolicyName.STATIC: lambda: _static(spec.static or StaticParameters()),
+        PolicyName.MODEL_SWITCHING: ModelSwitching,
+        PolicyName.INFAAS: lambda: InFaaS((spec.infaas or InfaasParameters()).quiet_votes),
+        PolicyName.INFADAPTER: lambda: _infadapter(spec.infadapter or InfadapterParameters()),
+        PolicyName.PROTEUS: lambda: Proteus((spec.proteus or ProteusParameters()).every.seconds),
+    }
+    return build[spec.name]()
+
+
+def _static(given: StaticParameters) -> Static:
+    return Static(StaticChoice(given.choice.value), dict(given.versions))
+
+
+def _stepwise(given: StepwiseParameters) -> stepwise.Stepwise:
     judge_seconds = given.judge.seconds
-    return Stepwise(
-        StepwiseParameters(
+    return stepwise.Stepwise(
+        stepwise.StepwiseParameters(
             metric=Metric(given.metric.value),
             window_seconds=max(20.0, judge_seconds),
             settle_seconds=given.settle.seconds,
@@ -37,6 +68,42 @@ def build_policy(spec: PolicySpec) -> Policy:
     )
 
 
+def _frontier(given: FrontierParameters) -> frontier.Frontier:
+    return frontier.Frontier(
+        frontier.FrontierParameters(
+            late_share=given.late_share,
+            remember_seconds=given.remember.seconds,
+            up_after_seconds=given.up_after.seconds,
+            calibrate=given.calibrate,
+        )
+    )
+
+
+def _infadapter(given: InfadapterParameters) -> infadapter.InfAdapter:
+    forecaster: Forecaster = ExponentialMean(span=10, margin=0.0)
+    note = ""
+    if given.forecaster is ForecasterName.LAST_MAXIMUM:
+        forecaster = LastMaximum(infadapter.WINDOWS)
+    elif given.forecaster is ForecasterName.LSTM:
+        try:
+            forecaster = open_forecaster(given.lstm or "")
+        except NoForecaster as error:
+            note = f"InfAdapter predicts with the exponential mean: {error}."
+    return infadapter.InfAdapter(
+        infadapter.InfAdapterParameters(
+            alpha=given.alpha,
+            beta=given.beta,
+            decide_every_seconds=given.every.seconds,
+            first_after_seconds=given.first_after.seconds,
+            reserve=given.reserve,
+            margin=given.margin,
+            agreeing=given.agreeing,
+            forecaster=forecaster,
+            note=note,
+        )
+    )
+
+
 def decide_settings(spec: ServingPoolSpec) -> Settings:
     """Return what every policy obeys in this pool."""
     return Settings(
@@ -48,8 +115,6 @@ def decide_settings(spec: ServingPoolSpec) -> Settings:
     )
 
 
-def history_seconds(spec: PolicySpec) -> int:
-    """Return how much of the signals' history the policy reads, with room for late scrapes and for the first rate."""
-    given = spec.parameters
-    judge_seconds = 0.0 if isinstance(given, StaticParameters) else given.judge.seconds
-    return max(30, ceil(judge_seconds) + 20)
+def history_seconds(policy: Policy) -> int:
+    """Return how much of the signals' history to read, with room for late scrapes and for the first rate."""
+    return max(30, ceil(policy.history_seconds) + 20)

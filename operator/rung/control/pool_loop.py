@@ -122,7 +122,8 @@ class PoolLoop:
     async def run_once(self, pool: ServingPool) -> None:
         """Make one pass: observe, decide, act (start it), status."""
         await self._follow_servers(pool)
-        signals = await self._signals(pool)
+        policy = build_policy(pool.spec.policy)
+        signals = await self._signals(pool, history_seconds(policy))
         tasks, rivals = without_rivals(self._view.tasks_of(pool))
         registered = {task.name: self._view.versions_of(task) for task in tasks}
         versions = {name: self._core_versions.of(name, found) for name, found in registered.items()}
@@ -132,7 +133,6 @@ class PoolLoop:
         snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256)
         if self._memory is None:
             self._memory = pool.status.policy_memory or {}
-        policy = build_policy(pool.spec.policy)
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
         self._doubts = judge(self._doubts, snapshot.servers, plan, now_seconds)
         self._ages.follow(snapshot, needs_demand=policy.needs_signals)
@@ -197,9 +197,9 @@ class PoolLoop:
         worker.start()
         return worker
 
-    async def _signals(self, pool: ServingPool) -> Signals:
+    async def _signals(self, pool: ServingPool, range_seconds: int) -> Signals:
         metrics = pool.spec.metrics
-        settings = (metrics.prometheus_url, metrics.cpu, history_seconds(pool.spec.policy))
+        settings = (metrics.prometheus_url, metrics.cpu, range_seconds)
         if self._reader is None or self._reader_settings != settings:
             if self._reader is not None:
                 await self._reader.close()

@@ -53,11 +53,11 @@ class Chain:
 
     def total(self, rungs: Mapping[str, int]) -> float:
         """Return total metric x demand of any allocation of these tasks."""
-        return sum(climber.load(rungs[task]) for task, climber in self.climbers.items())
+        return sum((climber.load(rungs[task]) for task, climber in self.climbers.items()), 0.0)
 
     def accuracy(self, rungs: Mapping[str, int]) -> float:
         """Return the summed (weighted, normalised) accuracy of any allocation of these tasks."""
-        return sum(climber.accuracies[rungs[task]] for task, climber in self.climbers.items())
+        return sum((climber.accuracies[rungs[task]] for task, climber in self.climbers.items()), 0.0)
 
     @property
     def slack(self) -> float:
@@ -88,7 +88,7 @@ def build(climbers: Mapping[str, Climber]) -> Chain:
     rungs = {task: len(climber.metrics) - 1 for task, climber in climbers.items()}
     queue = [_next_step(task, climber, rungs[task]) for task, climber in climbers.items() if rungs[task] > 0]
     heapq.heapify(queue)
-    total = sum(climber.load(rungs[task]) for task, climber in climbers.items())
+    total = sum((climber.load(rungs[task]) for task, climber in climbers.items()), 0.0)
     steps: list[str] = []
     totals = [total]
     while queue:

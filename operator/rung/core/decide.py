@@ -179,7 +179,7 @@ def _complete(
         for task, rung in chosen.items()
     }
     apply = frozenset(task for task in targets if not settings.recommend and one.tasks[task].mode is not Mode.RECOMMEND)
-    plan = ServerPlan(raw.server, targets, expected, raw.profile_trusted, apply)
+    plan = ServerPlan(raw.server, targets, expected, raw.profile_trusted, raw.weights, apply)
     reasons = [
         _reason(
             one,

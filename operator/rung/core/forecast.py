@@ -70,11 +70,11 @@ class Trend:
     """
 
     horizon_seconds: int = 3
-    level_seconds: int = 4
+    level_seconds: int = 8
     damping: float = 0.6
     """Share of the trend that is believed."""
-    quantile: float = 0.9
-    deviations: float = 1.3
+    quantile: float = 0.5
+    deviations: float = 1.0
     """So many standard deviations of a Poisson count are allowed for at least."""
 
     def forecast(self, rates_rps: Sequence[float]) -> Forecast:
@@ -87,12 +87,13 @@ class Trend:
             sums.append(sums[-1] + rate)
         expected = self._ahead(sums, len(rates))
         horizon = self.horizon_seconds
+        seen = max(horizon, self.level_seconds)
         errors = sorted(
-            (sums[end + horizon] - sums[end]) / horizon - self._ahead(sums, end)
-            for end in range(2 * self.level_seconds, len(rates) - horizon + 1)
+            (sums[end + seen] - sums[end]) / seen - self._ahead(sums, end)
+            for end in range(2 * self.level_seconds, len(rates) - seen + 1)
         )
         usual = errors[min(len(errors) - 1, ceil(self.quantile * len(errors)) - 1)] if errors else 0.0
-        return Forecast(expected, expected + max(usual, self.noise(expected, horizon)))
+        return Forecast(expected, expected + max(usual, self.noise(expected, self.level_seconds)))
 
     def noise(self, rate_rps: float, seconds: int) -> float:
         """Return by how much the mean of so many seconds may pass a rate by Poisson's law alone."""

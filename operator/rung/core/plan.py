@@ -63,6 +63,8 @@ class ServerPlan:
     """What the profiles predict for this allocation at today's demand, 0 to 1 and above; None without profiles."""
     profile_trusted: bool = True
     """False when the observed CPU is so far above the prediction that the profile can't be trusted."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By task: this server's weight where requests are spread over servers; 1 where it is not named."""
     apply: frozenset[str] = frozenset()
     """The tasks whose targets are to be acted on; the other targets are recommendations."""
 

@@ -95,6 +95,24 @@ def demand_samples(
     return {model: _one_a_second(values) for model, values in sorted(rates.items())}
 
 
+def pending_samples(pending: Sequence[RawSeries]) -> dict[str, tuple[Sample, ...]]:
+    """Return how many requests of each model waited at one server at each scrape, oldest first: all versions together.
+
+    Values that are no counts are left out; so is a version while it has no series.
+    """
+    waiting: dict[str, dict[float, float]] = {}
+    for series in one_target(pending):
+        model = series.labels.get("model", "")
+        for sample in _clean(series.samples) if model else ():
+            if sample.value >= 0:
+                counts = waiting.setdefault(model, {})
+                counts[sample.time_seconds] = counts.get(sample.time_seconds, 0.0) + sample.value
+    return {
+        model: tuple(Sample(time, min(counts[time], HIGHEST_DEMAND_RPS)) for time in sorted(counts))
+        for model, counts in sorted(waiting.items())
+    }
+
+
 def one_target(series: Sequence[RawSeries]) -> list[RawSeries]:
     """Keep the series of one scrape target: a server that two jobs scrape must not count double.
 

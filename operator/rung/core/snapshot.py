@@ -85,6 +85,8 @@ class ServerState:
     """CPU utilisation, one sample a second, oldest first."""
     demand: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     """By task: arrivals per second at this server, oldest first."""
+    pending: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    """By task: requests that waited for their turn at a moment, oldest first."""
     active: Mapping[str, int] = field(default_factory=dict)
     """By task: the version that answers now (absent when none does)."""
     loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)

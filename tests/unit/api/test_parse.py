@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 
 from rung.api import (
     Duration,
+    InfaasParameters,
+    InfadapterParameters,
     InferenceTask,
     InvalidObject,
     Metadata,
     PolicyName,
-    StaticParameters,
+    ProteusParameters,
     StepwiseMetric,
     StepwiseParameters,
     TaskMode,
@@ -62,17 +64,19 @@ def test_a_task() -> None:
 
 def test_the_defaults_of_the_papers() -> None:
     pool = parse_pool(POOL)
-    assert pool.spec.policy.name is PolicyName.STEPWISE
-    parameters = pool.spec.policy.parameters
-    assert isinstance(parameters, StepwiseParameters)
+    assert pool.spec.policy.name is PolicyName.FRONTIER
+    parameters = StepwiseParameters()
     assert [duration.seconds for duration in (parameters.settle, parameters.judge, parameters.up_after)] == [15, 10, 30]
     assert (parameters.down_above, parameters.up_below, parameters.goal) == (0.7, 0.5, 0.65)
     assert (parameters.min_reduction, parameters.trust) == (0.4, 1.2)
     assert parameters.metric is StepwiseMetric.INVERSE_THROUGHPUT
     assert pool.spec.interval.seconds == 1
     assert (pool.spec.standby.below, pool.spec.rollout.max_concurrent) == (1, 1)
-    static = parse_pool(with_spec(POOL, policy={"name": "Static"})).spec.policy.parameters
-    assert static == StaticParameters()
+    infadapter = InfadapterParameters()
+    assert (infadapter.alpha, infadapter.beta, infadapter.reserve, infadapter.margin) == (0.05, 0.001, 0.8, 0.1)
+    assert (infadapter.every.seconds, infadapter.first_after.seconds, infadapter.agreeing) == (30, 120, 4)
+    assert ProteusParameters().every.seconds == 10
+    assert InfaasParameters().quiet_votes == 10
 
 
 @pytest.mark.parametrize(

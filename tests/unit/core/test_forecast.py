@@ -40,7 +40,7 @@ def test_a_steady_climb_goes_on_and_the_noise_of_poisson_is_allowed_for() -> Non
 
 def test_past_errors_widen_it() -> None:
     waves = [100.0 + (60.0 if second // 5 % 2 else 0.0) for second in range(80)]
-    trend = Trend()
+    trend = Trend(level_seconds=4, quantile=0.9)
     assert trend.forecast(waves).high_rps - trend.forecast(waves).expected_rps > 40
 
 

@@ -16,7 +16,11 @@ from rung.core.frontier import Metric, ladder, metric_of
 from rung.core.plan import Code, Plan
 from rung.core.policies import base
 from rung.core.policies.base import Policy
-from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.infaas import InFaaS
+from rung.core.policies.infadapter import InfAdapter, InfAdapterParameters
+from rung.core.policies.model_switching import ModelSwitching
+from rung.core.policies.proteus import Proteus
 from rung.core.policies.static import Static, StaticChoice
 from rung.core.policies.stepwise import Stepwise, StepwiseParameters
 from rung.core.servable import servable
@@ -73,6 +77,7 @@ def servers(now: float) -> st.SearchStrategy[ServerState]:
         ready=st.sampled_from([True, True, True, False]),
         utilization=samples(now, rough),
         demand=by_task(samples(now, rates)),
+        pending=by_task(samples(now, rates)),
         active=by_task(numbers),
         loaded=sets,
         available=st.none() | sets,
@@ -91,7 +96,25 @@ def snapshots(now: float) -> st.SearchStrategy[PoolSnapshot]:
 
 policies: st.SearchStrategy[Policy] = st.one_of(
     st.builds(Stepwise, st.builds(StepwiseParameters, metric=st.sampled_from(Metric))),
-    st.builds(Frontier),
+    st.builds(
+        Frontier,
+        st.builds(
+            FrontierParameters,
+            late_share=st.none() | st.just(0.3),
+            utilization_limit=st.none() | st.just(0.7),
+            strictness=st.sampled_from([0.5, 1.0]),
+            drain_seconds=st.sampled_from([0.0, 3.0]),
+        ),
+    ),
+    st.builds(ModelSwitching),
+    st.builds(InFaaS, st.integers(1, 3)),
+    st.builds(
+        InfAdapter,
+        st.builds(
+            InfAdapterParameters, weighted=st.booleans(), agreeing=st.integers(1, 2), first_after_seconds=st.just(0.0)
+        ),
+    ),
+    st.builds(Proteus),
     st.builds(Static, st.sampled_from(StaticChoice), st.dictionaries(st.sampled_from(TASKS), numbers)),
 )
 pool_settings = st.builds(
@@ -103,7 +126,26 @@ junk = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["format", "servers", "policy", "policyName", "a", "wanted", "digits", "last_change_seconds"]
+                [
+                    "format",
+                    "servers",
+                    "tasks",
+                    "policy",
+                    "policyName",
+                    "a",
+                    "digits@pi",
+                    "wanted",
+                    "digits",
+                    "last_change_seconds",
+                    "factor",
+                    "since_seconds",
+                    "looseness",
+                    "judged_seconds",
+                    "solved_seconds",
+                    "decided_seconds",
+                    "first_seconds",
+                    "agreed",
+                ]
             ),
             inner,
             max_size=4,
@@ -128,6 +170,7 @@ def check(policy: Policy, snapshot: PoolSnapshot, plan: Plan, pool: Settings) ->
     for one in plan.servers:
         server = ready[one.server]
         assert one.expected_utilization is None or isfinite(one.expected_utilization)
+        assert all(isfinite(weight) and weight >= 0 for weight in one.weights.values())
         for name, target in one.targets.items():
             task = by_name[name]
             chosen = next(v for v in reversed(task.versions) if v.number == target.active)
@@ -158,7 +201,7 @@ def unique(snapshot: PoolSnapshot) -> PoolSnapshot:
     )
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies, pool_settings, snapshots(1000.0), snapshots(1031.0), st.just({}) | junk)
 def test_any_run_gives_lawful_plans_and_a_memory_that_survives_json(
     policy: Policy, pool: Settings, first: PoolSnapshot, second: PoolSnapshot, memory: object
@@ -171,7 +214,7 @@ def test_any_run_gives_lawful_plans_and_a_memory_that_survives_json(
         assert memory == after
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policies, snapshots(1000.0), junk)
 def test_policies_alone_are_total(policy: Policy, snapshot: PoolSnapshot, memory: Any) -> None:
     plan, after = policy.decide(snapshot, memory)

@@ -13,6 +13,7 @@ from rung.core.signals import (
     demand_rps,
     demand_samples,
     one_target,
+    pending_samples,
     recent_values,
     utilization_samples,
 )
@@ -133,6 +134,22 @@ class TestDemand:
         assert demand_samples([series({0: 0, 1: 4})], [], []) == {}
 
 
+def test_what_waits_is_the_sum_of_a_models_versions_at_one_server() -> None:
+    found = pending_samples(
+        [
+            series({0: 1, 1: 2}, model="digits", version="1"),
+            series({1: 3, 2: nan, 3: -1}, model="digits", version="2"),
+            series({1: 5}, model="parity", version="1"),
+            series({0: 9}, model="digits", job="older"),
+            series({1: 7}),
+        ]
+    )
+    assert {model: pairs(samples) for model, samples in found.items()} == {
+        "digits": [(0, 1), (1, 5)],
+        "parity": [(1, 5)],
+    }
+
+
 def test_target_with_the_newest_sample_is_kept() -> None:
     old, new = series({0: 0, 1: 1}, job="a"), series({0: 0, 2: 1}, job="b")
     assert one_target([old, new]) == [new]
@@ -170,6 +187,7 @@ def test_any_input_gives_finite_signals_in_order(
     first: list[RawSeries], second: list[RawSeries], third: list[RawSeries], capacity: float
 ) -> None:
     found = [utilization_samples(first, capacity), *demand_samples(first, second, third).values()]
+    found += pending_samples(first).values()
     for samples in found:
         times = [sample.time_seconds for sample in samples]
         assert times == sorted(times)

@@ -111,6 +111,54 @@ def test_a_server_that_is_gone_fails_what_it_had_and_what_comes() -> None:
     assert state.pending.sum() == 0
 
 
+def with_choice(arrivals: list[float], how: int, each: tuple[float, ...] = (0.05, 0.2)) -> State:
+    """One task whose rungs are all loaded, the last one allocated, and a service level of 0.4 s."""
+    state = world([np.array(arrivals)], rungs=len(each))
+    state.each_seconds[:] = each
+    state.active[0], state.choosing[0], state.limit_seconds[0], state.ready[:] = len(each) - 1, how, 0.4, 1
+    return state
+
+
+def test_the_reflex_answers_a_burst_by_the_rung_below_and_goes_back() -> None:
+    state = with_choice([0.0, 0.01, 0.02, 0.03, 2.0], engine.REFLEX)
+    to_the_end(state)
+    # The first one was alone. At 0.2 s three wait, and the first of them has 0.21 s left: below, for it and for the
+    # next; the last one has 0.13 s left at 0.3 s.
+    assert list(state.rung) == [1, 0, 0, 0, 1]
+    assert (state.latency < 0.4).all()
+    without = with_choice([0.0, 0.01, 0.02, 0.03, 2.0], engine.TRITON)
+    to_the_end(without)
+    assert list(without.latency > 0.4) == [False, False, True, True, False]
+
+
+def test_slack_fit_looks_at_the_first_request_alone() -> None:
+    state = with_choice([0.0, 0.0, 0.01, 0.02, 0.03], engine.SLACK_FIT)
+    to_the_end(state)
+    assert list(state.rung)[:2] == [1, 1], "0.2 s left are enough for itself"
+    assert (state.latency > 0.4).any()
+
+
+def test_what_is_not_loaded_is_not_chosen() -> None:
+    state = with_choice([0.0, 0.01, 0.02, 0.03], engine.REFLEX, each=(0.01, 0.05, 0.2))
+    state.ready[0] = 0
+    to_the_end(state)
+    assert set(state.rung) == {1, 2}
+
+
+def test_a_neighbour_takes_cores_from_when_it_comes() -> None:
+    state = world([np.array([0.0])], each=0.1)
+    engine.advance(state, 0.05)
+    engine.share_with(state, 0, 0.5)
+    to_the_end(state)
+    assert state.latency == pytest.approx([0.15])
+
+
+def test_who_waits_is_counted_and_who_is_in_work_is_not() -> None:
+    state = world([np.zeros(4)], each=0.1)
+    engine.advance(state, 0.15)
+    assert engine.waiting(state, 0) == 2
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.floats(0, 20), max_size=40), min_size=1, max_size=3),

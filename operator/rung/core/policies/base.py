@@ -37,6 +37,11 @@ class Policy(Protocol):
         """Tell whether the policy decides by signals; without them, such a policy falls back."""
         ...
 
+    @property
+    def history_seconds(self) -> float:
+        """Return how much of the signals' history the policy reads."""
+        ...
+
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Return the plan, and what to remember: JSON-serialisable, and unchanged while nothing happens.
 

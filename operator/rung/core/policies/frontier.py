@@ -5,13 +5,16 @@ What it does, for each server by itself:
 - *Cost.* A version's CPU time is what its profile says times a factor that is learned: what the server used by what
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a
   wrong profile or a hotter CPU corrects itself.
-- *Demand.* Stepping down looks a few seconds ahead (`forecast.Trend`). Stepping up asks for what the last half minute
-  would have needed, so that the next wave of the same height does not undo it.
+- *Demand.* Stepping down looks a few seconds ahead (`forecast.Trend`), and what waits has to be answered within them,
+  too. Stepping up asks for what the last half minute would have needed, so that the next wave of the same height does
+  not undo it.
 - *The limit is the share of late answers*, not utilisation: an allocation is good when queueing theory expects no task
-  to have more than 1 - objective of them (`core.tail`).
+  to have more than 1 - objective of them (`core.tail`). Where answers were late all the same, the limit gets stricter
+  at once, and slowly looser again: an error budget.
 - *Allocation.* Among all allocations that keep the limit: the one of the highest weighted normalised accuracy, exactly
   (`core.allocation`). Where none does: the cheapest of every task, and the reason says by how much that is too much.
-- *Asymmetry.* Down at once; up only some seconds after the last change, where the gain is worth the loads.
+- *Asymmetry.* Down at once, through what is loaded; up only some seconds after the last change, one load at a time,
+  where the gain is worth the load.
 """
 
 from __future__ import annotations
@@ -20,20 +23,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import fsum, inf, isfinite
 
-from rung.core import frontier, signals, tail
+from rung.core import signals, tail
 from rung.core.allocation import Choice, best_allocation
 from rung.core.forecast import Trend
 from rung.core.frontier import Metric
-from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan, Target
-from rung.core.policies import base
-from rung.core.policies.base import Ladder, Standing
-from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
+from rung.core.memory import is_number
+from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
+from rung.core.policies import base, lane
+from rung.core.policies.lane import Lane
+from rung.core.snapshot import PoolSnapshot, ServerState
 
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
 """A profile that is off by more than this is no profile."""
-MOST_CORES = 1e6
 LEAST_SAMPLES = 3
 """Fewer settled CPU samples say nothing of the factor."""
+HISTORY_SECONDS = 90.0
+"""What the forecast learns its own errors from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +49,27 @@ class FrontierParameters:
     remember_seconds: float = 30.0
     """Stepping up asks what these last seconds would have needed."""
     settle_seconds: float = 5.0
-    """CPU is judged, and a step up considered, this long after a change."""
+    """CPU is judged this long after a change."""
     up_after_seconds: float = 5.0
     """Time since the last change before a step up."""
     late_share: float | None = None
     """Share of late answers to plan for; None: 1 - objective of each task."""
-    load_price: float = 0.002
+    load_price: float = 0.06
     """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
     trust_seconds: float = 20.0
     """So many seconds of what was learned before weigh as much as the same number since the last change."""
+    drain_seconds: float = 3.0
+    """What waits has to be answered within this time; 0: it is left to the queue."""
+    calibrate: bool = True
+    """Whether the factor is learned."""
+    utilization_limit: float | None = None
+    """A limit on utilisation in place of that on late answers, for comparison."""
+    strictness: float = 0.5
+    """A second in which answers were late multiplies the limit by this; 1: no error budget."""
+    forgive_seconds: float = 60.0
+    """Without late answers the limit doubles in this time."""
+    loosest: float = 100.0
+    """How many times the limit may be loosened beyond what is planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,51 +78,14 @@ class _Remembered:
 
     factor: float = 1.0
     since_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """One task on one server, with everything that the decision reads."""
-
-    state: TaskState
-    ladder: Ladder
-    standing: Standing
-    rates_rps: tuple[float, ...]
-    """Its demand, one a second, oldest first."""
-    declared_rps: float | None
-    costs: tuple[float, ...]
-    """CPU-seconds of an inference by rung, as the profiles say."""
-    loaded: frozenset[int]
-
-    @property
-    def present(self) -> int | None:
-        """The rung that it is on, or on its way to."""
-        return self.standing.rung if self.standing.wanted is None else self.standing.wanted
-
-    @property
-    def known(self) -> bool:
-        return self.declared_rps is not None or bool(self.rates_rps)
-
-    def demand(self, forecast: Trend) -> float:
-        """Return the demand of the next seconds that will hardly be passed."""
-        if self.declared_rps is not None:
-            return self.declared_rps
-        return forecast.forecast(self.rates_rps).high_rps
-
-    def need(self, forecast: Trend, seconds: float) -> float:
-        """Return the highest demand of the last seconds, each as it would have been foreseen."""
-        if self.declared_rps is not None:
-            return self.declared_rps
-        width = forecast.level_seconds
-        rates = self.rates_rps[-round(seconds) :]
-        means = (fsum(rates[end - width : end]) / width for end in range(width, len(rates) + 1))
-        highest = max(means, default=0.0)
-        return highest + forecast.noise(highest, width)
+    looseness: float = 1.0
+    """What the limit was multiplied by when answers were last late."""
+    judged_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """The rung of each task, and why."""
+    """The rung of each lane, and why."""
 
     rungs: list[int]
     code: Code
@@ -134,8 +114,13 @@ class Frontier:
         """Return True: it plans by demand and CPU."""
         return True
 
+    @property
+    def history_seconds(self) -> float:
+        """Return how much of the signals' history the policy reads."""
+        return max(HISTORY_SECONDS, self.parameters.remember_seconds + self.parameters.forecast.level_seconds)
+
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
-        """Plan each ready server by itself. Memory: `{"servers": {name: {"factor": 1.0, "since_seconds": 0.0}}}`."""
+        """Plan each ready server by itself. Memory: `{"servers": {name: {...}}}`, see `_Remembered`."""
         remembered = _read(memory)
         plans: list[ServerPlan] = []
         reasons: list[Reason] = []
@@ -147,11 +132,9 @@ class Frontier:
             plans.append(plan)
             reasons += told
             remembered[server.name] = after
-        kept = {
-            name: {"factor": round(each.factor, 3), "since_seconds": each.since_seconds}
-            for name, each in sorted(remembered.items())
+        return Plan(tuple(plans), tuple(reasons)), {
+            "servers": {name: _plain(each) for name, each in sorted(remembered.items())}
         }
-        return Plan(tuple(plans), tuple(reasons)), {"servers": kept}
 
 
 class _Server:
@@ -160,47 +143,50 @@ class _Server:
     def __init__(
         self, parameters: FrontierParameters, snapshot: PoolSnapshot, server: ServerState, before: _Remembered
     ) -> None:
-        self.p, self.server, self.now = parameters, server, snapshot.time_seconds
+        self.p, self.snapshot, self.server, self.now = parameters, snapshot, server, snapshot.time_seconds
+        self.before = before
         since = before.since_seconds
         self.since_seconds = None if since is None else min(since, self.now)
-        seen = [_task(state, snapshot, server) for state in base.tasks_of(snapshot, server)]
-        self.missing = [task.state for task in seen if not task.ladder]
-        self.tasks = [task for task in seen if task.ladder]
-        self.ahead = [task.demand(parameters.forecast) for task in self.tasks]
-        self.cores = _usable(server.capacity_cores)
+        self.lanes = lane.lanes_on(snapshot, server)
+        self.cores = lane.usable_cores(server.capacity_cores)
         self.factor = self._factor(before.factor)
-        self.before = before
+        # What waits has to go in the next seconds, besides what comes.
+        waiting = [one.pending[-1] if one.pending and parameters.drain_seconds > 0 else 0.0 for one in self.lanes]
+        self.ahead = [
+            self._ahead(one) + queue / max(1e-9, parameters.drain_seconds) * (queue > 0)
+            for one, queue in zip(self.lanes, waiting, strict=True)
+        ]
+        self.looseness, self.judged_seconds = self._budget()
 
     def decide(self) -> tuple[ServerPlan, list[Reason], _Remembered]:
         """Return the plan, the reasons, and what to remember."""
         decision = self._rungs()
         rungs = decision.rungs
-        changed = any(rungs[place] != task.present for place, task in enumerate(self.tasks))
-        since = self.now if changed or self.since_seconds is None else self.since_seconds
-        after = _Remembered(self.factor if changed else self.before.factor, since)
-        targets = {
-            task.state.name: Target(task.ladder[rung].number) for task, rung in zip(self.tasks, rungs, strict=True)
-        }
+        changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
+        after = _Remembered(
+            factor=self.factor if changed else self.before.factor,
+            since_seconds=self.now if changed or self.since_seconds is None else self.since_seconds,
+            looseness=self.before.looseness if self.judged_seconds == self.before.judged_seconds else self.looseness,
+            judged_seconds=self.judged_seconds,
+        )
         expected = self._load(rungs, self.ahead) / self.cores
-        numbers = {**decision.numbers, "factor": self.factor}
+        numbers = {**decision.numbers, "factor": self.factor, "looseness": self.looseness}
         if isfinite(expected):
             numbers["expected_utilization"] = expected
-        reasons = [self._reason(task, rung, decision, numbers) for task, rung in zip(self.tasks, rungs, strict=True)]
-        reasons += [
-            Reason(state.name, self.server.name, Code.NO_VERSIONS,
-                   f"No version of {state.name} may be served on {self.server.name}.")
-            for state in self.missing
-        ]  # fmt: skip
-        return ServerPlan(self.server.name, targets, expected if isfinite(expected) else None), reasons, after
+        choices = [lane.Choice(rung, decision.code, decision.why, numbers) for rung in rungs]
+        plan, reasons = lane.plan_and_reasons(
+            self.snapshot, self.server, self.lanes, choices, expected if isfinite(expected) else None
+        )
+        return plan, reasons, after
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
     def _rungs(self) -> _Decision:
-        """Return the rung of each task, and why."""
-        newcomers = [task.state.name for task in self.tasks if task.present is None]
-        best = [len(task.ladder) - 1 for task in self.tasks]
-        present = [top if task.present is None else task.present for task, top in zip(self.tasks, best, strict=True)]
-        if not any(task.known for task in self.tasks):
+        """Return the rung of each lane, and why."""
+        newcomers = [one.state.name for one in self.lanes if one.present is None]
+        best = [one.top for one in self.lanes]
+        present = [one.top if one.present is None else one.present for one in self.lanes]
+        if not any(one.rates_rps for one in self.lanes):
             return _Decision(present, Code.INITIAL if newcomers else Code.STALE_METRICS, "no demand is known")
         if newcomers:
             rungs = self._best(self.ahead, best) or [0] * len(best)
@@ -211,21 +197,30 @@ class _Server:
 
     def _down(self, present: list[int]) -> _Decision:
         load = self._load(present, self.ahead)
-        rungs = self._best(self.ahead, present)
-        if rungs is not None:
+        rungs = self._best(self.ahead, present, priced=True)
+        if rungs is None:
+            rungs = [0] * len(present)
+            least = base.percent(self._load(rungs, self.ahead) / self.cores)
+            code = Code.AT_BOTTOM if rungs == present else Code.STEP_DOWN
+            why = f"even the cheapest versions would use {least} of the CPU"
+        else:
+            code = Code.STEP_DOWN
             why = f"in a few seconds too many answers would be late, at {base.percent(load / self.cores)} CPU"
-            return _Decision(rungs, Code.STEP_DOWN, why, {"load_cores": load})
-        rungs = [0] * len(present)
-        least = base.percent(self._load(rungs, self.ahead) / self.cores)
-        code = Code.AT_BOTTOM if rungs == present else Code.STEP_DOWN
-        return _Decision(rungs, code, f"even the cheapest versions would use {least} of the CPU", {"load_cores": load})
+        # A load takes its time: until then, what is loaded on the way answers.
+        through = [self._through(*each) for each in zip(self.lanes, present, rungs, strict=True)]
+        return _Decision(through, code, why, {"load_cores": load})
+
+    @staticmethod
+    def _through(one: Lane, present: int, rung: int) -> int:
+        if one.warm(rung):
+            return rung
+        return next((between for between in range(rung + 1, present) if one.warm(between)), rung)
 
     def _up(self, present: list[int], best: list[int]) -> _Decision:
         waited = inf if self.since_seconds is None else self.now - self.since_seconds
         if waited < self.p.up_after_seconds:
             return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
-        recent = (task.need(self.p.forecast, self.p.remember_seconds) for task in self.tasks)
-        need = [max(rate, ahead) for rate, ahead in zip(recent, self.ahead, strict=True)]
+        need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
         rungs = self._best(need, best, priced=True)
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
         if rungs is not None and self._value(rungs) > self._value(present) + self._price(rungs):
@@ -236,59 +231,74 @@ class _Server:
     def _best(self, demand: Sequence[float], most: Sequence[int], *, priced: bool = False) -> list[int] | None:
         """Return the best rungs, none above `most`; None where nothing keeps the limit."""
         choices = []
-        for task, rate, top in zip(self.tasks, demand, most, strict=True):
-            choices.append([self._choice(task, rung, rate, priced=priced) for rung in range(top + 1)])
+        for one, rate, top in zip(self.lanes, demand, most, strict=True):
+            choices.append([self._choice(one, rung, rate, priced=priced) for rung in range(top + 1)])
         found = best_allocation(choices).choices
         return None if found is None else list(found)
 
-    def _choice(self, task: _Task, rung: int, rate_rps: float, *, priced: bool) -> Choice:
-        value = self._worth(task, rung)
-        if priced and task.ladder[rung].number not in task.loaded:
+    def _choice(self, one: Lane, rung: int, rate_rps: float, *, priced: bool) -> Choice:
+        value = one.weight * one.worth(rung)
+        if priced and not one.warm(rung):
             value -= self.p.load_price
-        cost = task.costs[rung] * self.factor
+        cost = one.costs[rung] * self.factor
         load = rate_rps * cost
-        others = tail.most_others(rate_rps, cost, self.cores, task.state.slo_latency_seconds, self._limit(task))
+        if self.p.utilization_limit is not None:
+            return Choice(value, load, self.p.utilization_limit * self.cores)
+        others = tail.most_others(rate_rps, cost, self.cores, one.state.slo_latency_seconds, self._limit(one))
         return Choice(value, load, -inf if others is None else load + others)
 
-    def _limit(self, task: _Task) -> float:
-        return self.p.late_share if self.p.late_share is not None else max(1e-6, 1.0 - task.state.objective)
+    def _limit(self, one: Lane) -> float:
+        planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
+        return max(1e-6, planned * self.looseness)
 
     def _keeps(self, rungs: Sequence[int], demand: Sequence[float]) -> bool:
-        """Tell whether an allocation keeps the limit of every task."""
+        """Tell whether an allocation keeps the limit of every lane."""
         total = self._load(rungs, demand)
-        for task, rung, rate in zip(self.tasks, rungs, demand, strict=True):
-            cost = task.costs[rung] * self.factor
-            late = tail.late_share(rate, cost, total - rate * cost, self.cores, task.state.slo_latency_seconds)
-            if late > self._limit(task):
+        if self.p.utilization_limit is not None:
+            return total <= self.p.utilization_limit * self.cores
+        for one, rung, rate in zip(self.lanes, rungs, demand, strict=True):
+            cost = one.costs[rung] * self.factor
+            late = tail.late_share(rate, cost, total - rate * cost, self.cores, one.state.slo_latency_seconds)
+            if late > self._limit(one):
                 return False
         return True
 
     def _load(self, rungs: Sequence[int], demand: Sequence[float]) -> float:
         """Return the cores that an allocation uses at a demand."""
         return fsum(
-            rate * task.costs[rung] * self.factor for task, rung, rate in zip(self.tasks, rungs, demand, strict=True)
+            rate * one.costs[rung] * self.factor for one, rung, rate in zip(self.lanes, rungs, demand, strict=True)
         )
 
     def _value(self, rungs: Sequence[int]) -> float:
-        return fsum(self._worth(task, rung) for task, rung in zip(self.tasks, rungs, strict=True))
-
-    def _worth(self, task: _Task, rung: int) -> float:
-        weight = task.state.weight if 0 <= task.state.weight <= 1e9 else 1.0
-        return weight * frontier.normalized_accuracy(task.ladder[rung], task.state)
+        return fsum(one.weight * one.worth(rung) for one, rung in zip(self.lanes, rungs, strict=True))
 
     def _price(self, rungs: Sequence[int]) -> float:
-        cold = sum(
-            1
-            for task, rung in zip(self.tasks, rungs, strict=True)
-            if rung != task.present and task.ladder[rung].number not in task.loaded
-        )
+        cold = sum(1 for one, rung in zip(self.lanes, rungs, strict=True) if rung != one.present and not one.warm(rung))
         return cold * self.p.load_price
+
+    # -------------------------------------------------------------------------------------------------------- demand
+
+    def _ahead(self, one: Lane) -> float:
+        """Return the demand of the next seconds that will hardly be passed."""
+        if one.state.declared_demand_rps is not None:
+            return one.demand_rps or 0.0
+        return self.p.forecast.forecast(one.rates_rps).high_rps
+
+    def _need(self, one: Lane) -> float:
+        """Return the highest demand of the last seconds, each as it would have been foreseen."""
+        if one.state.declared_demand_rps is not None:
+            return one.demand_rps or 0.0
+        width = self.p.forecast.level_seconds
+        rates = one.rates_rps[-round(self.p.remember_seconds) :]
+        means = (fsum(rates[end - width : end]) / width for end in range(width, len(rates) + 1))
+        highest = max(means, default=0.0)
+        return highest + self.p.forecast.noise(highest, width)
 
     # ------------------------------------------------------------------------------------------------------- learning
 
     def _factor(self, before: float) -> float:
         """Return by what the profiles have to be multiplied, from the settled seconds since the last change."""
-        if self.since_seconds is None:
+        if self.since_seconds is None or not self.p.calibrate:
             return before
         after = max(self.since_seconds, self.server.disturbed_seconds or -inf) + self.p.settle_seconds
         used = {
@@ -296,13 +306,13 @@ class _Server:
             for s in self.server.utilization
             if s.time_seconds > after and isfinite(s.value)
         }
-        if len(used) < 3:
+        if len(used) < LEAST_SAMPLES:
             return before
         predicted = 0.0
-        for task in self.tasks:
-            if task.standing.rung is None:
+        for one in self.lanes:
+            if one.standing.rung is None:
                 continue
-            demand = self.server.demand.get(task.state.name, ())
+            demand = self.server.demand.get(one.state.name, ())
             rates = [
                 _within(sample.value, signals.HIGHEST_DEMAND_RPS)
                 for sample in demand
@@ -310,7 +320,7 @@ class _Server:
             ]
             if not rates:
                 return before
-            predicted += fsum(rates) / len(rates) * task.costs[task.standing.rung]
+            predicted += fsum(rates) / len(rates) * one.costs[one.standing.rung]
         mean = fsum(used.values()) / len(used) * self.cores
         if predicted <= 0.01 * self.cores or mean <= 0.01 * self.cores:
             return before
@@ -318,50 +328,34 @@ class _Server:
         weight = len(used) / (len(used) + self.p.trust_seconds)
         return before + weight * (seen - before)
 
-    def _reason(self, task: _Task, rung: int, decision: _Decision, numbers: Mapping[str, float]) -> Reason:
-        name, version = task.state.name, base.describe(task.ladder[rung])
-        code = decision.code
-        if task.present is None:
-            act = f"{name} begins with {version}"
-        elif rung == task.present:
-            act = f"{name} stays at {version}"
-            code = Code.STEADY if code in (Code.STEP_DOWN, Code.STEP_UP) else code
-        else:
-            code = Code.STEP_DOWN if rung < task.present else Code.STEP_UP
-            verb = "steps down" if rung < task.present else "steps up"
-            act = f"{name} {verb} from {base.describe(task.ladder[task.present])} to {version}"
-        return Reason(name, self.server.name, code, f"{act}: {decision.why}.", numbers)
+    def _budget(self) -> tuple[float, float | None]:
+        """Return by what the limit is multiplied now, and when answers were last seen to be late.
 
+        A queue that takes longer than the service level makes the requests in it late: that is seen at once, and in
+        what every server tells of itself.
+        """
+        late = self.before.judged_seconds
+        late = self.now if late is None else min(late, self.now)
+        if self.p.strictness >= 1.0:
+            return 1.0, late
+        looseness = self.before.looseness * 2.0 ** min(64.0, (self.now - late) / self.p.forgive_seconds)
+        looseness = min(self.p.loosest, looseness)
+        newest = max((s.time_seconds for s in self.server.utilization if isfinite(s.time_seconds)), default=-inf)
+        if newest <= late or not any(self._late(one) for one in self.lanes):
+            return looseness, late
+        return max(1e-3, looseness * self.p.strictness), newest
 
-def _task(state: TaskState, snapshot: PoolSnapshot, server: ServerState) -> _Task:
-    ladder = base.ladder_on(state, server, Metric.INVERSE_THROUGHPUT)
-    declared = state.declared_demand_rps
-    if declared is not None:
-        sharing = sum(1 for other in snapshot.servers if other.ready and base.serves(state, other))
-        declared = signals.demand_rps(state, server, sharing, snapshot.time_seconds, 1.0)
-    samples = server.demand.get(state.name, ())
-    rates = tuple(min(s.value, signals.HIGHEST_DEMAND_RPS) for s in samples if isfinite(s.value) and s.value >= 0)
-    return _Task(
-        state=state,
-        ladder=ladder,
-        standing=base.standing(state, server, ladder, Metric.INVERSE_THROUGHPUT),
-        rates_rps=rates[-90:],
-        declared_rps=declared,
-        costs=tuple(_cpu_seconds(version, server) for version in ladder),
-        loaded=server.loaded.get(state.name, frozenset()),
-    )
-
-
-def _cpu_seconds(version: Version, server: ServerState) -> float:
-    """Return what an inference costs as the profile says; 0 where nobody measured it."""
-    seconds_of_server = frontier.metric_of(version, server.hardware_class)
-    if seconds_of_server is None:
-        return 0.0
-    profile = version.profiles[server.hardware_class]
-    measured = profile.cpu_seconds_per_inference
-    if measured is not None and isfinite(measured) and frontier.SMALLEST_METRIC <= measured <= frontier.LARGEST_METRIC:
-        return measured
-    return seconds_of_server * _usable(profile.cpu_cores or server.capacity_cores)
+    def _late(self, one: Lane) -> bool:
+        rung = one.standing.rung
+        if rung is None or not one.pending or one.pending[-1] < 1:
+            return False
+        others = fsum(
+            (other.rates_rps[-1] if other.rates_rps else 0.0) * other.costs[other.standing.rung] * self.factor
+            for other in self.lanes
+            if other is not one and other.standing.rung is not None
+        )
+        seconds = one.costs[rung] * self.factor / min(1.0, max(0.2, self.cores - others))
+        return (one.pending[-1] + 1.0) * seconds > one.state.slo_latency_seconds
 
 
 def _within(value: float, highest: float) -> float:
@@ -369,8 +363,11 @@ def _within(value: float, highest: float) -> float:
     return min(max(0.0, value), highest)
 
 
-def _usable(cores: float) -> float:
-    return cores if isfinite(cores) and 0 < cores <= MOST_CORES else 1.0
+def _plain(each: _Remembered) -> dict[str, float | None]:
+    plain: dict[str, float | None] = {"factor": round(each.factor, 3), "since_seconds": each.since_seconds}
+    if each.judged_seconds is not None:
+        plain |= {"looseness": round(each.looseness, 4), "judged_seconds": each.judged_seconds}
+    return plain
 
 
 def _read(memory: Memory) -> dict[str, _Remembered]:
@@ -381,10 +378,11 @@ def _read(memory: Memory) -> dict[str, _Remembered]:
         if not isinstance(entry, Mapping):
             continue
         factor, since = entry.get("factor"), entry.get("since_seconds")
+        looseness, late = entry.get("looseness"), entry.get("judged_seconds")
         found[str(name)] = _Remembered(
-            min(MOST_FACTOR, max(LEAST_FACTOR, factor))
-            if isinstance(factor, int | float) and isfinite(factor)
-            else 1.0,
-            float(since) if isinstance(since, int | float) and isfinite(since) else None,
+            min(MOST_FACTOR, max(LEAST_FACTOR, factor)) if is_number(factor) else 1.0,
+            float(since) if is_number(since) else None,
+            min(1e3, max(1e-3, looseness)) if is_number(looseness) else 1.0,
+            float(late) if is_number(late) else None,
         )
     return found

@@ -34,6 +34,7 @@ class Static:
     choice: StaticChoice = StaticChoice.BEST
     versions: Mapping[str, int] = field(default_factory=dict)
     metric: Metric = Metric.INVERSE_THROUGHPUT
+    history_seconds: float = DEMAND_WINDOW_SECONDS
 
     @property
     def name(self) -> str:

@@ -87,6 +87,11 @@ class Stepwise:
         """Return what a version costs."""
         return self.parameters.metric
 
+    @property
+    def history_seconds(self) -> float:
+        """Return how much of the signals' history the policy reads."""
+        return self.parameters.judge_seconds
+
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Judge each ready server by itself. Memory: `{"servers": {name: {"last_change_seconds": float}}}`."""
         plans: list[ServerPlan] = []
