@@ -69,6 +69,11 @@ bench-profiler: setup setup-triton ## The profiler against perf_analyzer and aga
 bench-porting: setup-porting ## What INT8, distillation, the search and the knob are each worth (20 minutes)
 	.venv-porting/bin/python bench/bench_porting.py $(ARGS)
 
+# ---------------------------------------------------------------- experiments
+.PHONY: experiment
+experiment: setup ## Policies side by side in the simulator: NAME=colocation, or all; writes docs/experiments
+	$(BIN)/python -m rung_sim.experiments $(or $(NAME),--help) $(ARGS)
+
 # ---------------------------------------------------------------- environments, pinned with hashes
 .PHONY: setup setup-triton setup-porting
 setup: .venv/.done ## The environment for the operator, the tools and the tests

@@ -63,3 +63,17 @@ def timeline(result: Result, rates_rps: Mapping[str, Floats]) -> Figure:
     for axes in (demand, accuracy, cpu, late):
         axes.grid(True, color="#e5e5e5", linewidth=0.6)
     return figure
+
+
+def shares_over_time(shares: Mapping[str, Floats], bin_seconds: int, title: str) -> Figure:
+    """Draw late shares by time: the neighbour comes a minute after the beginning and stays for one."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes: Axes = figure.subplots()
+    for place, (label, share) in enumerate(shares.items()):
+        seconds = np.arange(share.size) * bin_seconds - 60
+        axes.step(seconds, 100 * share, where="post", color=COLOURS[place % len(COLOURS)], label=label)
+    axes.axvspan(0, 60, color="#eeeeee", zorder=0)
+    axes.set(xlabel="seconds since the neighbour came", ylabel="late answers, %", title=title)
+    axes.grid(True, color="#e5e5e5", linewidth=0.6)
+    axes.legend(fontsize=8)
+    return figure

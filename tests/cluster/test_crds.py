@@ -261,7 +261,7 @@ SHAPES: list[tuple[str, Changes, Changes, str]] = [
         "spec.methods.knob.argument",
     ),
     (POOL, {"serverSelector": {"a": "b"}}, {"serverSelector": {}}, "spec.serverSelector"),
-    (POOL, {"policy__name": "Static"}, {"policy__name": "Frontier"}, "spec.policy.name"),
+    (POOL, {"policy__name": "Static"}, {"policy__name": "Oracle"}, "spec.policy.name"),
     (POOL, {"standby__memoryBudget": "1.5Gi"}, {"standby__memoryBudget": "1.5 GB"}, "spec.standby.memoryBudget"),
     (POOL, {"standby__below": 0}, {"standby__below": -1}, "spec.standby.below"),
     (POOL, {"rollout__maxConcurrent": 2}, {"rollout__maxConcurrent": 0}, "spec.rollout.maxConcurrent"),

@@ -115,7 +115,7 @@ class FrontierParameters(Model):
 
     late_share: Annotated[Number, Field(gt=0, lt=1)] | None = None
     """Share of late answers to plan for; 1 - slo.objective of each task when absent."""
-    remember: PositiveDuration = Duration("30s")
+    remember: PositiveDuration = Duration("45s")
     """A step up needs room for the demand of this long before, from 5s to 2m."""
     up_after: PositiveDuration = Duration("5s")
     """Time since the last change before a step up."""

@@ -71,7 +71,7 @@ class Trend:
 
     horizon_seconds: int = 3
     level_seconds: int = 8
-    damping: float = 0.6
+    damping: float = 0.3
     """Share of the trend that is believed."""
     quantile: float = 0.5
     deviations: float = 1.0

@@ -47,6 +47,8 @@ def _decay(busy: float) -> float:
 
     By Newton's method from above: the function is convex, so it falls onto the root and never passes it.
     """
+    if busy > 1.0 - 1e-6:
+        return 2.0 * (1.0 - busy)  # as it is in heavy traffic (Kingman, 1962); below, floats would run out of digits
     busy = max(busy, 1e-9)
     x = 2.0 * (1.0 - busy) / busy if busy > 0.5 else 1.5 - 2.0 * log(busy)
     for _ in range(30):

@@ -65,7 +65,7 @@ def test_the_defaults_are_those_of_the_core() -> None:
     ("name", "block", "changed"),
     [
         ("Frontier", "frontier", {"lateShare": 0.01}),
-        ("Frontier", "frontier", {"remember": "40s"}),
+        ("Frontier", "frontier", {"remember": "50s"}),
         ("Frontier", "frontier", {"upAfter": "9s"}),
         ("Frontier", "frontier", {"calibrate": False}),
         ("InFaaS", "infaas", {"quietVotes": 3}),

@@ -44,3 +44,8 @@ def test_without_demand_nothing_is_late_and_what_can_not_be_in_time_always_is() 
     assert late_share(0.0, 9.0, 1.0, 1.0, LIMIT) == 0
     assert late_share(1.0, 0.5, 0.0, 1.0, LIMIT) == 1
     assert late_share(30.0, 0.04, 0.0, 1.0, LIMIT) == 1
+
+
+@given(st.floats(0.9, 1.1) | st.floats(0, 1e-6) | st.just(1.0), st.floats(1e-6, 0.5))
+def test_it_is_total_where_a_server_is_just_full(busy: float, cost: float) -> None:
+    assert 0 <= late_share(busy / cost, cost, 0.0, 1.0, LIMIT) <= 1

@@ -6,7 +6,7 @@ What it does, for each server by itself:
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a
   wrong profile or a hotter CPU corrects itself.
 - *Demand.* Stepping down looks a few seconds ahead (`forecast.Trend`), and what waits has to be answered within them,
-  too. Stepping up asks for what the last half minute would have needed, so that the next wave of the same height does
+  too. Stepping up asks for what the last 45 s would have needed, so that the next wave of the same height does
   not undo it.
 - *The limit is the share of late answers*, not utilisation: an allocation is good when queueing theory expects no task
   to have more than 1 - objective of them (`core.tail`). Where answers were late all the same, the limit gets stricter
@@ -46,7 +46,7 @@ class FrontierParameters:
     """The parameters of the policy."""
 
     forecast: Trend = field(default_factory=Trend)
-    remember_seconds: float = 30.0
+    remember_seconds: float = 45.0
     """Stepping up asks what these last seconds would have needed."""
     settle_seconds: float = 5.0
     """CPU is judged this long after a change."""

@@ -31,6 +31,8 @@ class Proteus:
     """The policy; see the module's text."""
 
     solve_every_seconds: float = 10.0
+    reserve: float = 1.0
+    """Share of what the versions sustain that is planned for; the paper leaves none free."""
     history_seconds: float = DEMAND_WINDOW_SECONDS
 
     @property
@@ -65,7 +67,7 @@ class Proteus:
             elif lanes and all(lane.demand_rps is None for lane in lanes):
                 choices = [_held(lane) for lane in lanes]
             else:
-                choices = _solve(server, lanes)
+                choices = _solve(server, lanes, self.reserve)
                 solved[server.name] = now
             plan, told = plan_and_reasons(snapshot, server, lanes, choices)
             plans.append(plan)
@@ -80,7 +82,7 @@ def _held(lane: Lane) -> Choice:
     return Choice(rung, Code.STALE_METRICS, "its demand is not known", {})
 
 
-def _solve(server: ServerState, lanes: list[Lane]) -> list[Choice]:
+def _solve(server: ServerState, lanes: list[Lane], reserve: float) -> list[Choice]:
     """Return the plan of one server at the present demand; a task of unknown demand keeps its version."""
     options: list[list[allocation.Choice]] = []
     rungs: list[list[int]] = []
@@ -88,7 +90,7 @@ def _solve(server: ServerState, lanes: list[Lane]) -> list[Choice]:
         if lane.demand_rps is None:
             kept = _held(lane).rung
             rungs.append([kept])
-            options.append([allocation.Choice(0.0, 0.0, 1.0)])
+            options.append([allocation.Choice(0.0, 0.0, reserve)])
             continue
         fit = [rung for rung in range(len(lane.ladder)) if _keeps_service_level(lane, rung)] or [0]
         rungs.append(fit)
@@ -97,7 +99,7 @@ def _solve(server: ServerState, lanes: list[Lane]) -> list[Choice]:
                 allocation.Choice(
                     value=lane.weight * lane.worth(rung) * max(lane.demand_rps, IDLE_RPS),
                     load=lane.demand_rps * (metric_of(lane.ladder[rung], server.hardware_class) or 0.0),
-                    most_total=1.0,
+                    most_total=reserve,
                 )
                 for rung in fit
             ]

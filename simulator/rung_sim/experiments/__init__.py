@@ -1,0 +1,1 @@
+"""The experiments that compare the policies, each one command: `python -m rung_sim.experiments NAME`."""
