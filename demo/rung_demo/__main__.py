@@ -16,7 +16,7 @@ import click
 from rich.text import Text
 
 from rung.adapters.kubernetes import KubernetesError
-from rung_demo.environment import POOL, PROJECT, Options, environment, image, removal, wait_until_serving
+from rung_demo.environment import POOL, PROJECT, TASKS, Options, environment, image, removal, wait_until_serving
 from rung_demo.ladders import ladder_headers, task_capacities
 from rung_demo.live import LiveView
 from rung_demo.outcome import outcome_of
@@ -138,7 +138,7 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
     report = folder / "report.html"
     for name in plan.policies:
         if recordings:  # the first is what the chart installed
-            _use_policy(kubernetes, name, stages)
+            use_policy(kubernetes, name, stages)
         header = RunHeader(time.time(), name, tuple(headers), capacity_cores=1.0, trace=words)
         path = folder / f"{name.lower().replace(' ', '-')}.jsonl"
         with stages.stage(f"Replay, {name}"), LiveView(header, stages.console) as view:
@@ -156,10 +156,11 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
     return 0
 
 
-def _use_policy(kubernetes: Kubernetes, name: str, stages: Stages) -> None:
+def use_policy(kubernetes: Kubernetes, name: str, stages: Stages, tasks: int = len(TASKS)) -> None:
+    """Have the pool follow another of `POLICIES`, and wait until its tasks are where that begins."""
     policy: dict[str, object] = {"static": None, **POLICIES[name]}
     kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
-    wait_until_serving(kubernetes, stages, "cheapest" if name == "Static Cheapest" else "best")
+    wait_until_serving(kubernetes, stages, "cheapest" if name == "Static Cheapest" else "best", tasks)
 
 
 def _what_next(kubernetes: Kubernetes, stages: Stages, removal: str) -> None:

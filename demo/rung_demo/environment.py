@@ -47,6 +47,12 @@ class Options:
     versions: Path | None = None
     """Ladders for the tasks that are there already; None makes the demo's own."""
     keep: bool = False
+    tasks: tuple[str, ...] = TASKS
+    """What is in the ladders."""
+    manifest: str | Path = PROJECT / "examples/demo/tasks.yaml"
+    """The InferenceTasks: a file, or YAML."""
+    profile_slo: str = "400ms"
+    """Versions are measured for this service level."""
 
 
 @contextmanager
@@ -66,11 +72,11 @@ def environment(options: Options, stages: Stages) -> Iterator[Kubernetes]:
             kubernetes = _cluster(options, stages)
             _install(kubernetes, stages)
             _publish(kubernetes, ladders(), stages)
-        _profile(kubernetes, stages)
+        _profile(kubernetes, stages, options)
         with stages.stage("Registering the versions and the tasks"):
             _register(kubernetes)
-            kubernetes.apply(PROJECT / "examples/demo/tasks.yaml")
-        wait_until_serving(kubernetes, stages)
+            kubernetes.apply(options.manifest)
+        wait_until_serving(kubernetes, stages, tasks=len(options.tasks))
         yield kubernetes
     finally:
         if not options.keep:
@@ -215,7 +221,7 @@ def _install(kubernetes: Kubernetes, stages: Stages) -> None:
         kubernetes.kubectl("rollout", "status", "deployment/s3", "deployment/prometheus", "--timeout=60s")
 
 
-def _profile(kubernetes: Kubernetes, stages: Stages) -> None:
+def _profile(kubernetes: Kubernetes, stages: Stages, options: Options) -> None:
     """Measure every version on the very server that will serve it, from a Job beside it."""
     pods = json.loads(kubernetes.kubectl("get", "pods", "--selector", f"rung.dev/pool={POOL}", "--output", "json"))
     ready = [pod for pod in pods["items"] if pod["status"].get("podIP")]
@@ -223,7 +229,12 @@ def _profile(kubernetes: Kubernetes, stages: Stages) -> None:
         raise DemoError("no Triton pod has an address; look at it: kubectl describe pods -l rung.dev/pool=edge")
     manifest = (PROJECT / "examples/profile/job.yaml").read_text(encoding="utf-8")
     with stages.stage("Profiling every version on its server"):
-        kubernetes.apply(manifest.replace("SERVER", ready[0]["status"]["podIP"]).replace("TASKS", ",".join(TASKS)))
+        for word, value in (
+            ("SERVER", ready[0]["status"]["podIP"]), ("TASKS", ",".join(options.tasks)),
+            ("--slo=400ms", f"--slo={options.profile_slo}"),
+        ):  # fmt: skip
+            manifest = manifest.replace(word, value)
+        kubernetes.apply(manifest)
         _wait_for_job(kubernetes, "rung-profile", 900)
 
 
@@ -244,21 +255,21 @@ def _wait_for_job(kubernetes: Kubernetes, name: str, deadline_seconds: float) ->
     _wait(ended, deadline_seconds, lambda: f"the Job {name} did not end within {deadline_seconds:.0f} s")
 
 
-def wait_until_serving(kubernetes: Kubernetes, stages: Stages, choice: str = "best") -> None:
+def wait_until_serving(kubernetes: Kubernetes, stages: Stages, choice: str = "best", tasks: int = len(TASKS)) -> None:
     """Wait until the best (or the cheapest) version of every task answers and the pool has fresh metrics."""
     missing: list[str] = []
 
     def serving() -> bool:
-        tasks = json.loads(kubernetes.kubectl("get", "itask", "--output", "json"))["items"]
+        found = json.loads(kubernetes.kubectl("get", "itask", "--output", "json"))["items"]
         pools = json.loads(kubernetes.kubectl("get", "spool", "--output", "json"))["items"]
         missing[:] = [fault for pool in pools if (fault := _fault(pool, "MetricsAvailable"))]
-        missing.extend(fault for task in tasks if (fault := _fault(task, "Ready")))
-        for task in tasks:
+        missing.extend(fault for task in found if (fault := _fault(task, "Ready")))
+        for task in found:
             status = task.get("status", {})
             wanted = status.get("frontier", {}).get(f"{choice}Version")
             if wanted is None or not status.get("activeVersion") == status.get("targetVersion") == wanted:
                 missing.append(f"{task['metadata']['name']} is not on its {choice} version, {wanted or 'not known'}")
-        return len(tasks) == len(TASKS) and not missing
+        return len(found) == tasks and not missing
 
     with stages.stage(f"The {choice} versions load"):
         _wait(serving, 120, lambda: f"not every task is served: {'; '.join(missing)}")

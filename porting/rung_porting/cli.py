@@ -14,7 +14,7 @@ import click
 
 from rung_porting.cluster_commands import gather_command, trial_command
 from rung_porting.needs import need
-from rung_porting.run_commands import plan_command, run_command
+from rung_porting.run_commands import forecaster_command, plan_command, run_command
 
 if TYPE_CHECKING:
     from rung_porting.show.view import TaskView
@@ -213,5 +213,6 @@ def _add_profile() -> None:
 _add_profile()
 main.add_command(plan_command)
 main.add_command(run_command)
+main.add_command(forecaster_command)
 main.add_command(trial_command)
 main.add_command(gather_command)

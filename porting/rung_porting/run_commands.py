@@ -56,6 +56,37 @@ def _read(names: Sequence[str]) -> list[tuple[PortingPlan, Path]]:
     return plans
 
 
+@click.command("forecaster")
+@click.argument("trace", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), default=Path("forecaster.onnx"), show_default=True
+)
+@click.option("--epochs", default=60, show_default=True, type=click.IntRange(1, 10000), help="At most.")
+@click.option("--seed", default=0, show_default=True)
+def forecaster_command(trace: Path, output: Path, epochs: int, seed: int) -> None:
+    """Train the forecaster of the policy InfAdapter on TRACE: requests of each second, one number a line.
+
+    `rung record` makes such a trace from a Prometheus. The network goes where the operator's pod sees it, and its path
+    into spec.policy.infadapter.lstm, with forecaster: Lstm.
+    """
+    need("torch", "onnx", "onnxruntime", extra="porting")
+    from rung_loadgen.trace import TraceError, read_trace
+    from rung_porting.forecaster import train_forecaster
+
+    def told(epoch: int, error: float) -> None:
+        click.echo(f"epoch {epoch}: error {error:.4f}", err=True)
+
+    try:
+        found = train_forecaster(read_trace(trace), output, epochs=epochs, seed=seed, progress=told)
+    except (PortingError, TraceError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(
+        f"{output}: off by {found.network:.1%} in the mean on the last fifth of the trace, which it has not seen; "
+        f"the last minute's maximum is off by {found.last_maximum:.1%}, the exponential mean by "
+        f"{found.exponential_mean:.1%}"
+    )
+
+
 @click.command("plan")
 @click.argument("plans", metavar="PLAN...", nargs=-1)
 @click.option("--list", "listed", is_flag=True, help="Built-in plans, networks and data, with what they are called.")

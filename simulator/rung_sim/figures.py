@@ -77,3 +77,18 @@ def shares_over_time(shares: Mapping[str, Floats], bin_seconds: int, title: str)
     axes.grid(True, color="#e5e5e5", linewidth=0.6)
     axes.legend(fontsize=8)
     return figure
+
+
+def growth(rows: Sequence[tuple[float, float]], across: str, up: str) -> Figure:
+    """Draw how a time grows with a size, both on logarithmic axes, and what growth in proportion would be."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes: Axes = figure.subplots()
+    sizes, times = zip(*rows, strict=True)
+    axes.loglog(sizes, times, marker="o", color=COLOURS[0], label="measured")
+    axes.loglog(
+        sizes, [times[0] * size / sizes[0] for size in sizes], color="#7f7f7f", linestyle=":", label="in proportion"
+    )
+    axes.set(xlabel=across, ylabel=up)
+    axes.grid(True, which="both", color="#e5e5e5", linewidth=0.6)
+    axes.legend(fontsize=8)
+    return figure

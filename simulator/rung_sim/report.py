@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def print_table(results: Sequence[Result]) -> None:
             f"{found.swaps['cold']:,}", f"{found.decisions_per_second:,.0f}",
         )  # fmt: skip
     requests = results[0].outcome.requests if results else 0
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     console.print(f"{requests:,} requests. Late: answered after the task's service level, or failed.", highlight=False)
 

@@ -9,12 +9,15 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, Counter, Gauge, start_http_server
 
 from rung.adapters.prometheus import CpuSource, MetricsUnavailable, Prometheus
+from rung.cli import main as rung
 from rung.core.signals import age_seconds, demand_samples, utilization_samples
 from servers.ports import free_port
 from servers.prometheus import Prometheus as Server
@@ -290,3 +293,48 @@ async def test_trickle_is_cut_off(connect: Callable[..., Prometheus], head: byte
                 await asyncio.sleep(0.05)
 
         await asyncio.wait_for(threads_ended(), 30)
+
+
+# ----------------------------------------------------------------------------------------------------- `rung record`
+
+
+def recorded(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(rung, ["record", *arguments])
+    return done.exit_code, done.output
+
+
+def test_record_writes_what_all_servers_of_a_namespace_were_asked(server: Server, tmp_path: Path) -> None:
+    status, said = recorded(
+        "digits", "--prometheus", server.url, "-n", "other", "--last", "60s", "--out", str(tmp_path)
+    )
+    assert status == 0, said
+    rates = [float(line) for line in (tmp_path / "digits.txt").read_text().splitlines()]
+    assert len(rates) == 60
+    assert "60 s, " in said
+    assert "of them are not known and count as 0" in said, "Prometheus has not run for a minute"
+    known = [rate for rate in rates if rate > 0]
+    assert sum(known[2:-2]) / len(known[2:-2]) == pytest.approx(10, rel=0.3)
+    # In the other namespace three pods serve the same model.
+    status, said = recorded(
+        "digits", "--prometheus", server.url, "-n", NAMESPACE, "--last", "60s", "--out", str(tmp_path)
+    )
+    assert status == 0, said
+    several = [rate for line in (tmp_path / "digits.txt").read_text().splitlines() if (rate := float(line)) > 0]
+    assert sum(several[2:-2]) / len(several[2:-2]) == pytest.approx(30, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["nobody"], "knows nothing of a model nobody in the namespace edge in the last 1h"),
+        (["digits", "--last", "1y"], "--last: "),
+        (["digits", "--last", "169h"], "from 1s to 168h (a week) can be recorded"),
+        (["digits", "--prometheus", "ftp://x"], "must start with http://"),
+        (["digits", "--prometheus", "http://127.0.0.1:1"], "can't be read"),
+        (["digits", "--out", "/dev/null/x"], "can't be written"),
+    ],
+)
+def test_record_says_what_is_wrong(server: Server, arguments: list[str], sentence: str) -> None:
+    status, said = recorded("--prometheus", server.url, "-n", NAMESPACE, "--deadline", "3", *arguments)
+    assert status == 1
+    assert sentence in said

@@ -60,11 +60,16 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NO
     if not limits:
         return Allocation(None, -inf)
     search = _Search(most_nodes)
+    by_load = [
+        sorted((choice.load, -choice.value, place, choice.most_total) for place, choice in enumerate(choices))
+        for choices in tasks
+    ]
+    _climb(by_load, search)
     # Ranges of limits [low, high], the most promising first.
     pending: list[tuple[float, int, int]] = []
 
     def ask(low: int, high: int) -> None:
-        knapsack = _Knapsack(tasks, limits[low], limits[high])
+        knapsack = _Knapsack(by_load, limits[low], limits[high])
         bound = knapsack.bound(search)
         if bound > search.value + TOLERANCE:
             heapq.heappush(pending, (-bound, low, high))
@@ -77,12 +82,48 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NO
         if search.nodes_left <= 0:
             return Allocation(search.choices, search.value, max(0.0, -bound - search.value))
         if low == high:
-            _Knapsack(tasks, limits[low], limits[high]).solve(search)
+            _Knapsack(by_load, limits[low], limits[high]).solve(search)
         else:
             middle = (low + high) // 2
             ask(low, middle)
             ask(middle + 1, high)
     return Allocation(search.choices, search.value, search.missed)
+
+
+_ByLoad = Sequence[Sequence[tuple[float, float, int, float]]]
+"""By task, its choices by load: load, -value, place, highest total load."""
+
+
+def _climb(by_load: _ByLoad, search: _Search) -> None:
+    """Tell the search of a good allocation: from the cheapest up, the best value for its load first.
+
+    The better what is known at the beginning, the less has to be searched.
+    """
+    chosen = [choices[0] if choices else None for choices in by_load]
+    if any(one is None or one[3] == -inf for one in chosen):
+        return
+    now = [one for one in chosen if one is not None]
+    load = sum(one[0] for one in now)
+    steps = sorted(
+        ((one[1] - first[1]) / max(one[0] - first[0], TOLERANCE), task, place)
+        for task, (choices, first) in enumerate(zip(by_load, now, strict=True))
+        for place, one in enumerate(choices)
+        if one[1] < first[1]
+    )
+    limit = min(one[3] for one in now)
+    if load > limit * (1.0 + TOLERANCE):
+        return
+    better = True
+    while better:
+        better = False
+        for _, task, place in steps:
+            one, before = by_load[task][place], now[task]
+            more = load + one[0] - before[0]
+            if one[1] >= before[1] or more > one[3] or more > limit:
+                continue
+            now[task], load, better = one, more, True
+            limit = min(each[3] for each in now)
+    search.take(-sum(one[1] for one in now), tuple(one[2] for one in now))
 
 
 class _Search:
@@ -102,7 +143,7 @@ class _Search:
 class _Knapsack:
     """The multiple-choice knapsack whose choices keep a limit of `low` and whose capacity is `high`."""
 
-    def __init__(self, tasks: Sequence[Sequence[Choice]], low: float, high: float) -> None:
+    def __init__(self, tasks: _ByLoad, low: float, high: float) -> None:
         self.exact = low == high
         self.capacity = high + TOLERANCE * abs(high) if high < inf else inf
         self.ladders = [_useful(choices, low) for choices in tasks]
@@ -116,10 +157,13 @@ class _Knapsack:
 
     def solve(self, search: _Search) -> None:
         """Tell the search of everything that is better than what it has."""
+        bound, split, price = self._relax(self._all(), search)
+        if split is None or bound <= search.value + TOLERANCE or not self._reduce(price, search):
+            return
         stack = [self._all()]
         while stack:
             slices = stack.pop()
-            bound, split = self._relax(slices, search)
+            bound, split, _ = self._relax(slices, search)
             if bound <= search.value + TOLERANCE or split is None:
                 continue
             if search.nodes_left <= 0:
@@ -134,11 +178,27 @@ class _Knapsack:
     def _all(self) -> _Slices:
         return tuple((0, len(ladder)) for ladder in self.ladders)
 
-    def _relax(self, slices: _Slices, search: _Search) -> tuple[float, tuple[int, int] | None]:
+    def _reduce(self, price: float, search: _Search) -> bool:
+        """Leave out every choice that no better allocation can have; tell whether one can be left.
+
+        With a price on load, the best that can be had is the sum of each task's best (value - price x load), plus price
+        x capacity; a choice that brings this below what is known is in no better allocation.
+        """
+        worth = [[value - price * load for load, value, _ in ladder] for ladder in self.ladders]
+        most = [max(each) for each in worth]
+        spare = search.value + TOLERANCE - (sum(most) + price * self.capacity)
+        self.ladders = [
+            [choice for choice, each in zip(ladder, mine, strict=True) if each - best > spare]
+            for ladder, mine, best in zip(self.ladders, worth, most, strict=True)
+        ]
+        self._hulls.clear()
+        return all(self.ladders)
+
+    def _relax(self, slices: _Slices, search: _Search) -> tuple[float, tuple[int, int] | None, float]:
         """Solve the linear relaxation; tell the search of the allocation that it rounds down to.
 
-        Returns the bound, and where to branch: the task that is split, and the first place of its upper part; None when
-        the relaxation is an allocation, or nothing fits.
+        Returns the bound; where to branch: the task that is split, and the first place of its upper part, None when
+        the relaxation is an allocation, or nothing fits; and what a unit of load is worth there.
         """
         search.nodes_left -= 1
         places = [start for start, _ in slices]
@@ -147,12 +207,13 @@ class _Knapsack:
             value += ladder[place][1]
             load += ladder[place][0]
         if load > self.capacity:
-            return -inf, None
+            return -inf, None, 0.0
         steps: list[tuple[float, float, float, int, int]] = []
         for task, (start, end) in enumerate(slices):
             steps += self._hull(task, start, end)
         steps.sort()
         bound: float | None = None
+        price = 0.0
         split: tuple[int, int] | None = None
         stuck: set[int] = set()
         for efficiency, more_load, more_value, task, place in steps:
@@ -164,12 +225,13 @@ class _Knapsack:
                 places[task] = place
             else:
                 if bound is None:
-                    bound = value + (self.capacity - load) * -efficiency
+                    price = -efficiency
+                    bound = value + (self.capacity - load) * price
                     split = (task, places[task] + 1)
                 stuck.add(task)
         if self.exact:
             search.take(value, tuple(ladder[place][2] for ladder, place in zip(self.ladders, places, strict=True)))
-        return (value, None) if bound is None else (bound, split)
+        return (value, None, 0.0) if bound is None else (bound, split, price)
 
     def _hull(self, task: int, start: int, end: int) -> list[tuple[float, float, float, int, int]]:
         """Return the steps along the upper hull of some choices: (-value per load, load, value, task, place)."""
@@ -198,15 +260,14 @@ class _Knapsack:
         return found
 
 
-def _useful(choices: Sequence[Choice], low: float) -> list[tuple[float, float, int]]:
+def _useful(choices: Sequence[tuple[float, float, int, float]], low: float) -> list[tuple[float, float, int]]:
     """Return (load, value, place) of the choices that keep the limit and are not beaten, by load."""
-    allowed = sorted(
-        (choice.load, -choice.value, place) for place, choice in enumerate(choices) if choice.most_total >= low
-    )
     kept: list[tuple[float, float, int]] = []
-    for load, negative, place in allowed:
-        if not kept or -negative > kept[-1][1]:
-            kept.append((load, -negative, place))
+    best = -inf
+    for load, negative, place, most_total in choices:
+        if most_total >= low and -negative > best:
+            best = -negative
+            kept.append((load, best, place))
     return kept
 
 

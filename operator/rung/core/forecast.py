@@ -90,7 +90,7 @@ class Trend:
         seen = max(horizon, self.level_seconds)
         errors = sorted(
             (sums[end + seen] - sums[end]) / seen - self._ahead(sums, end)
-            for end in range(2 * self.level_seconds, len(rates) - seen + 1)
+            for end in range(len(rates) - seen, 2 * self.level_seconds - 1, -max(1, self.level_seconds // 2))
         )
         usual = errors[min(len(errors) - 1, ceil(self.quantile * len(errors)) - 1)] if errors else 0.0
         return Forecast(expected, expected + max(usual, self.noise(expected, self.level_seconds)))

@@ -36,8 +36,8 @@ def test_what_the_others_may_use_is_where_the_limit_is_reached(
         return
     assert 0 <= others <= size
     assert late_share(demand, cost, others, size, LIMIT) <= most_late
-    if others < size:
-        assert late_share(demand, cost, others + 1e-5 * size, size, LIMIT) > most_late
+    if others + 1.01e-3 * size < size:
+        assert late_share(demand, cost, others + 1.01e-3 * size, size, LIMIT) > most_late
 
 
 def test_without_demand_nothing_is_late_and_what_can_not_be_in_time_always_is() -> None:

@@ -20,7 +20,8 @@ What it does, for each server by itself:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import fsum, inf, isfinite
 
 from rung.core import signals, tail
@@ -35,6 +36,8 @@ from rung.core.snapshot import PoolSnapshot, ServerState
 
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
 """A profile that is off by more than this is no profile."""
+TRUSTED_FACTOR = 1.2
+"""What costs more than this by its profile is corrected all the same, and its administrators are told."""
 LEAST_SAMPLES = 3
 """Fewer settled CPU samples say nothing of the factor."""
 HISTORY_SECONDS = 90.0
@@ -149,6 +152,7 @@ class _Server:
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
         self.cores = lane.usable_cores(server.capacity_cores)
+        self.gap = 0.0
         self.factor = self._factor(before.factor)
         # What waits has to go in the next seconds, besides what comes.
         waiting = [one.pending[-1] if one.pending and parameters.drain_seconds > 0 else 0.0 for one in self.lanes]
@@ -171,13 +175,15 @@ class _Server:
         )
         expected = self._load(rungs, self.ahead) / self.cores
         numbers = {**decision.numbers, "factor": self.factor, "looseness": self.looseness}
+        if self.gap > 0:
+            numbers["optimality_gap"] = self.gap
         if isfinite(expected):
             numbers["expected_utilization"] = expected
         choices = [lane.Choice(rung, decision.code, decision.why, numbers) for rung in rungs]
         plan, reasons = lane.plan_and_reasons(
             self.snapshot, self.server, self.lanes, choices, expected if isfinite(expected) else None
         )
-        return plan, reasons, after
+        return replace(plan, profile_trusted=self.factor <= TRUSTED_FACTOR), reasons, after
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
@@ -233,8 +239,9 @@ class _Server:
         choices = []
         for one, rate, top in zip(self.lanes, demand, most, strict=True):
             choices.append([self._choice(one, rung, rate, priced=priced) for rung in range(top + 1)])
-        found = best_allocation(choices).choices
-        return None if found is None else list(found)
+        found = best_allocation(choices)
+        self.gap = max(self.gap, found.gap)
+        return None if found.choices is None else list(found.choices)
 
     def _choice(self, one: Lane, rung: int, rate_rps: float, *, priced: bool) -> Choice:
         value = one.weight * one.worth(rung)
@@ -289,9 +296,8 @@ class _Server:
         if one.state.declared_demand_rps is not None:
             return one.demand_rps or 0.0
         width = self.p.forecast.level_seconds
-        rates = one.rates_rps[-round(self.p.remember_seconds) :]
-        means = (fsum(rates[end - width : end]) / width for end in range(width, len(rates) + 1))
-        highest = max(means, default=0.0)
+        sums = [0.0, *accumulate(one.rates_rps[-round(self.p.remember_seconds) :])]
+        highest = max((after - before for before, after in zip(sums, sums[width:], strict=False)), default=0.0) / width
         return highest + self.p.forecast.noise(highest, width)
 
     # ------------------------------------------------------------------------------------------------------- learning

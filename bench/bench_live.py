@@ -1,0 +1,369 @@
+"""Policies live: the same slice of a real trace on a real Triton, policy after policy, again and again.
+
+Run it with `make bench-live`, as root; it takes about 38 minutes and needs the traces (--data). It brings up the
+demo's cluster with three tasks of five versions each on one core, the largest ones taking 100 to 230 ms, as in the
+thesis (Buijnsters, TU Delft, section 5.4.2), so that its service level of 0.4 s means the same. What the networks
+compute is arithmetic of the right length and no question of anybody: accuracies are those of the simulator's setting.
+Policies take turns within each round, so that a noisy machine harms all alike. Then the simulator replays the same
+traces with the profiles that were measured here, and both stand side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from rung.control.policies import decide_settings
+from rung_demo.__main__ import POLICIES, use_policy
+from rung_demo.environment import PROJECT, Options, environment, image
+from rung_demo.ladders import ladder_headers
+from rung_demo.live import LiveView
+from rung_demo.outcome import outcome_of
+from rung_demo.programs import Kubernetes
+from rung_demo.record import RunHeader, read_run
+from rung_demo.replay import Replay, record_run
+from rung_demo.stages import Stages
+from rung_loadgen.trace import Trace
+from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
+from rung_sim import figures
+from rung_sim.contenders import contender
+from rung_sim.experiments import setting
+from rung_sim.experiments.page import Page, Table
+from rung_sim.outcome import Outcome as Simulated
+from rung_sim.outcome import outcome_of as simulated_outcome
+from rung_sim.simulation import Options as SimulationOptions
+from rung_sim.simulation import Simulation
+from rung_sim.world import SimulatedServer, World, read_world
+
+INPUTS, ROWS, WIDTH = 16, 128, 512
+MILLISECONDS = {"ants": (9, 17, 32, 60, 100), "cifar10": (12, 25, 50, 95, 160), "cifar100": (15, 33, 70, 130, 230)}
+ACCURACIES = {
+    "ants": (0.62, 0.70, 0.76, 0.81, 0.85),
+    "cifar10": (0.55, 0.66, 0.75, 0.82, 0.86),
+    "cifar100": (0.50, 0.62, 0.72, 0.80, 0.84),
+}
+SLO = "400ms"
+PROFILE_SLO = "2s"
+"""What a version sustains alone if answers may take this long: nearly all that its core can do, as the thesis measured
+it. At 0.4 s the largest version sustains next to nothing, since two requests in a row are late already."""
+WARM_UP_SECONDS = 40
+"""Demand climbs in a straight line to where the slice begins, in three quarters of this time; it is not counted."""
+SIMULATED = {"Static Best": "Best", "Static Cheapest": "Cheapest"}
+
+
+# ------------------------------------------------------------------------------------------------------------ versions
+
+
+def network(layers: int) -> bytes:
+    """Return an ONNX file whose answer takes `layers` products of (ROWS, WIDTH) by (WIDTH, WIDTH)."""
+    random = np.random.default_rng(0)
+    spread = random.standard_normal((INPUTS, ROWS * WIDTH)).astype(np.float32)
+    matrix = (random.standard_normal((WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
+    constants = [numpy_helper.from_array(spread, "spread"), numpy_helper.from_array(matrix, "matrix")]
+    constants.append(numpy_helper.from_array(np.array([-1, ROWS, WIDTH], np.int64), "rows"))
+    constants.append(numpy_helper.from_array(np.array([1], np.int64), "axis"))
+    nodes = [
+        helper.make_node("MatMul", ["input", "spread"], ["flat"]),
+        helper.make_node("Reshape", ["flat", "rows"], ["h0"]),
+    ]
+    nodes += [helper.make_node("MatMul", [f"h{n}", "matrix"], [f"h{n + 1}"]) for n in range(layers)]
+    nodes.append(helper.make_node("ReduceMean", [f"h{layers}", "axis"], ["output"], keepdims=0))
+    graph = helper.make_graph(
+        nodes, "arithmetic",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", INPUTS])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", WIDTH])],
+        constants,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def seconds_of(model: bytes) -> float:
+    """Return what one inference takes on one thread of this machine."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    sample = {"input": np.zeros((1, INPUTS), np.float32)}
+    times = []
+    for _ in range(12):
+        began = time.perf_counter()
+        session.run(None, sample)
+        times.append(time.perf_counter() - began)
+    return float(np.median(times))
+
+
+def write_ladders(root: Path) -> None:
+    """Write every version of every task, as `rung-port run` leaves them."""
+    few, many = 4, 44
+    base = seconds_of(network(few))
+    each = (seconds_of(network(many)) - base) / (many - few)
+    start = base - few * each
+    shapes = TensorShapes("input", (INPUTS,), "output", (WIDTH,))
+    for task, ladder in MILLISECONDS.items():
+        write_config(root, task, config_text(task, shapes))
+        for accuracy, milliseconds in zip(ACCURACIES[task], ladder, strict=True):
+            number = 1_000_000 + round(100_000 * accuracy)
+            layers = max(1, round((milliseconds / 1000 - start) / each))
+            content = network(layers)
+            path = root / f"{task}-{number}.onnx"
+            path.write_bytes(content)
+            spec: dict[str, Any] = {
+                "taskRef": {"name": task}, "version": number,
+                "artifact": {"uri": "model.onnx", "sha256": sha256(content).hexdigest(), "bytes": len(content)},
+                "accuracy": {"metric": "accuracy", "value": accuracy},
+                "lineage": {"method": "base", "flops": 2 * layers * ROWS * WIDTH * WIDTH},
+            }  # fmt: skip
+            write_version(root, task, number, path, spec)
+            path.unlink()
+
+
+def tasks_manifest() -> str:
+    one = (
+        "apiVersion: rung.dev/v1alpha1\nkind: InferenceTask\nmetadata: {{name: {}}}\n"
+        "spec: {{poolRef: {{name: edge}}, slo: {{latency: {}}}}}\n"
+    )
+    return "---\n".join(one.format(task, SLO) for task in MILLISECONDS)
+
+
+# -------------------------------------------------------------------------------------------------------------- demand
+
+
+def slices(data: Path, seconds: int, rounds: int, scale: float) -> list[dict[str, Trace]]:
+    """Return the traces of each round: of the simulator's demand, the part in which it swings most."""
+    day = setting.trace(setting.need(data, setting.TWITTER_DAY))
+    found = []
+    for seed in range(rounds):
+        rates = setting.thesis_demand(day, seed, scale=scale)
+        # What they ask for, in cores, if the middle versions answer; smoothed over ten seconds.
+        load = np.sum([rates[task] * MILLISECONDS[task][2] / 1000 for task in MILLISECONDS], axis=0)
+        smooth = np.convolve(load, np.ones(10) / 10, mode="same")
+        starts = range(setting.WARM_UP_SECONDS, load.size - seconds, 10)
+        start = max(starts, key=lambda at: float(np.ptp(smooth[at + 5 : at + seconds - 5])))
+        traces = {}
+        for task in MILLISECONDS:
+            part = rates[task][start : start + seconds]
+            climb = np.clip(np.arange(WARM_UP_SECONDS) / (0.75 * WARM_UP_SECONDS), 0.0, 1.0) * part[:10].mean()
+            traces[task] = Trace(f"round {seed + 1}", np.round(np.concatenate([climb, part]), 2))
+        found.append(traces)
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+
+
+@dataclass(frozen=True)
+class Live:
+    """One run after its warm-up, as its clients saw it; accuracy by request, latencies in milliseconds."""
+
+    policy: str
+    requests: int
+    late: int
+    failed: int
+    accuracy: float
+    cpu: float
+    swaps: dict[str, int]
+    latency: tuple[float, float, float]
+    sentence: str
+
+
+def seen(path: Path) -> Live:
+    """Add a recording up."""
+    run = read_run(path)
+    lines = [line for line in run.load if line.elapsed_seconds > WARM_UP_SECONDS]
+    worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
+    answers = [(worth[line.task, number], count) for line in lines for number, count in line.versions.items()]
+    cpu = [
+        server.utilization
+        for line in run.pool
+        for server in line.servers
+        if server.utilization is not None and run.start_seconds + WARM_UP_SECONDS < line.time_seconds <= run.end_seconds
+    ]
+    tasks = run.summary.tasks if run.summary is not None else ()
+    percentiles = [(t.latency_p50_milliseconds, t.latency_p95_milliseconds, t.latency_p99_milliseconds) for t in tasks]
+    total = outcome_of(run)
+    return Live(
+        policy=run.header.name,
+        requests=sum(line.offered for line in lines),
+        late=sum(line.late for line in lines),
+        failed=sum(sum(line.failed.values()) for line in lines),
+        accuracy=sum(a * n for a, n in answers) / max(1, sum(n for _, n in answers)),
+        cpu=float(np.mean(cpu)) if cpu else float("nan"),
+        swaps=dict(total.swaps),
+        latency=(
+            _mean([p for p, _, _ in percentiles if p is not None]),
+            _mean([p for _, p, _ in percentiles if p is not None]),
+            _mean([p for _, _, p in percentiles if p is not None]),
+        ),
+        sentence=total.sentence(),
+    )
+
+
+def replay_all(kubernetes: Kubernetes, folder: Path, rounds: list[dict[str, Trace]], stages: Stages) -> list[Live]:
+    """Replay every round under every policy, in another order each time."""
+    headers = tuple(ladder_headers(kubernetes))
+    found = []
+    for number, traces in enumerate(rounds):
+        names = list(POLICIES)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            use_policy(kubernetes, name, stages, len(MILLISECONDS))
+            seconds = next(iter(traces.values())).seconds
+            replay = Replay(
+                traces, dict.fromkeys(traces, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), number, seconds
+            )
+            header = RunHeader(time.time(), name, headers, capacity_cores=1.0, trace=f"round {number + 1}")
+            path = folder / f"{number + 1}-{name.lower().replace(' ', '-')}.jsonl"
+            with stages.stage(f"Round {number + 1}, {name}"), LiveView(header, stages.console) as view:
+                record_run(kubernetes, replay, header=header, path=path, show=view.show)
+            found.append(seen(path))
+            share = (found[-1].late + found[-1].failed) / max(1, found[-1].requests)
+            stages.say(f"{found[-1].sentence}; after the warm-up {share:.2%} late, accuracy {found[-1].accuracy:.1%}")
+    return found
+
+
+def simulate_all(world: World, rounds: list[dict[str, Trace]]) -> dict[str, list[Simulated]]:
+    """Replay the same traces on what was measured."""
+    settings = decide_settings(world.pool.spec)
+    found: dict[str, list[Simulated]] = {}
+    for name in POLICIES:
+        for number, traces in enumerate(rounds):
+            rates = {task: trace.rates_rps for task, trace in traces.items()}
+            made = contender(
+                SIMULATED.get(name, name),
+                world.pool.spec.policy,
+                settings,
+                SimulationOptions(seed=number, warm_up_seconds=WARM_UP_SECONDS),
+                rates,
+            )
+            run = Simulation(world, rates, made.policy, made.settings, made.options).run()
+            found.setdefault(name, []).append(simulated_outcome(run))
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- report
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else float("nan")
+
+
+def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World, seconds: int) -> Page:
+    by_policy = {name: [run for run in runs if run.policy == name] for name in POLICIES}
+    rows, side = [], []
+    points: dict[str, list[tuple[float, float]]] = {}
+    totals: dict[str, tuple[float, float]] = {}
+    for name, mine in by_policy.items():
+        requests, late, failed = (sum(getattr(run, what) for run in mine) for what in ("requests", "late", "failed"))
+        accuracy, cpu = _mean([run.accuracy for run in mine]), _mean([run.cpu for run in mine])
+        swaps = Counter[str]()
+        for run in mine:
+            swaps.update(run.swaps)
+        by_round = ", ".join(f"{100 * (run.late + run.failed) / max(1, run.requests):.2f}" for run in mine)
+        totals[name] = ((late + failed) / max(1, requests), accuracy)
+        points[name] = [totals[name]]
+        rows.append(
+            [name, f"{requests:,}", f"{late:,}", f"{failed:,}", f"{100 * totals[name][0]:.3f}", by_round,
+             f"{100 * accuracy:.2f}", f"{100 * cpu:.1f}", f"{swaps['warm']}", f"{swaps['cold']}"]
+        )  # fmt: skip
+        thought = simulated[name]
+        live = [_mean([run.latency[place] for run in mine]) for place in range(3)]
+        sim = [1000 * _mean([each.latency_seconds[key] or 0.0 for each in thought]) for key in ("p50", "p95", "p99")]
+        side.append(
+            [name, f"{100 * totals[name][0]:.2f} / {100 * _mean([t.late_share for t in thought]):.2f}",
+             f"{100 * accuracy:.1f} / {100 * _mean([t.normalized_accuracy_per_request for t in thought]):.1f}",
+             f"{100 * cpu:.0f} / {100 * _mean([t.cpu for t in thought]):.0f}",
+             *(f"{ours:.0f} / {theirs:.0f}" for ours, theirs in zip(live, sim, strict=True)),
+             f"{sum(swaps[kind] for kind in ('warm', 'cold')) / max(1, len(mine)):.0f} / "
+             f"{_mean([float(t.swaps['warm'] + t.swaps['cold']) for t in thought]):.0f}"]
+        )  # fmt: skip
+    ladder = [
+        [task.state.name, str(version.number), f"{100 * version.accuracy:.0f}",
+         f"{1000 * (profile.cpu_seconds_per_inference or 0):.1f}", f"{profile.max_throughput_rps:.1f}",
+         f"{profile.load_seconds or 0:.2f}"]
+        for task in world.tasks for version in task.state.versions for profile in version.profiles.values()
+    ]  # fmt: skip
+    ours, theirs = totals["Frontier"], totals["Stepwise"]
+    fewer = f"one {theirs[0] / ours[0]:.0f}th" if ours[0] > 0 else "none"
+    return Page(
+        title="Live: policies in turn on one real Triton",
+        question=(
+            f"{len(by_policy['Frontier'])} rounds of {seconds} s: three tasks on one core of a real Triton, a slice of "
+            "the Twitter trace with the thesis' waves in each round, every policy on the same slices in turn. Late: "
+            "later than 0.4 s from the moment a client meant to send, or failed. Accuracy: of the version that each "
+            "answer names, normalised, by request."
+        ),
+        command="make bench-live",
+        tables=[
+            Table(
+                ["policy", "requests", "late", "failed", "late or failed, %", "by round, %", "normalised accuracy, %",
+                 "CPU, %", "swaps warm", "cold"], rows,
+            ),
+            Table(
+                ["policy", "late, %", "accuracy, %", "CPU, %", "p50, ms", "p95, ms", "p99, ms", "swaps a round"], side,
+                "**Live / simulated**: the same traces in the simulator, with the profiles that were measured here "
+                "(latencies live are means over the tasks, simulated over all requests)",
+            ),
+            Table(["task", "version", "accuracy, %", "CPU, ms", "sustains, 1/s", "load, s"], ladder, "**Versions**"),
+        ],
+        figures={"live": figures.scatter(points, "Live: late answers over accuracy")},
+        findings=[
+            f"Frontier: {100 * ours[0]:.3f} % late or failed ({fewer} of Stepwise's {100 * theirs[0]:.3f} %) at "
+            f"{100 * (ours[1] - theirs[1]):+.2f} points of normalised accuracy."
+        ],
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real traces")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=110, help="of each run, beside its warm-up")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the simulator's demand")
+    parser.add_argument("--out", type=Path, help="folder of the page and the recordings; out/bench-live-TIME")
+    arguments = parser.parse_args()
+    folder = arguments.out or PROJECT / "out" / f"bench-live-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        rounds = slices(arguments.data, arguments.seconds, arguments.rounds, arguments.scale)
+    except setting.NoDataError as error:
+        print(f"bench-live: {error}", file=sys.stderr)
+        return 2
+    stages = Stages()
+    with TemporaryDirectory(prefix="rung-bench-live-") as temporary:
+        write_ladders(Path(temporary))
+        options = Options(
+            None, Path(temporary), tasks=tuple(MILLISECONDS), manifest=tasks_manifest(), profile_slo=PROFILE_SLO
+        )
+        with environment(options, stages) as kubernetes:
+            pool = folder / "pool.yaml"
+            pool.write_text(kubernetes.kubectl("get", "spool,itask,mver", "--output", "yaml"))
+            runs = replay_all(kubernetes, folder, rounds, stages)
+    for number, traces in enumerate(rounds):
+        (folder / f"{number + 1}-rates.json").write_text(
+            json.dumps({t: r.rates_rps.tolist() for t, r in traces.items()})
+        )
+    world = read_world(pool, [SimulatedServer("rung-triton", 1.0)])
+    page = report(runs, simulate_all(world, rounds), world, arguments.seconds)
+    page.write(folder, "live")
+    for line in page.findings:
+        stages.say(line)
+    stages.say(f"The table, the picture and every recording: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
