@@ -54,7 +54,9 @@ def simulate(
     """Say what Rung would have done with a trace: each policy's own code, on servers that are simulated.
 
     FILE holds the requests of each second for TASK, one number a line; `rung record` makes such files from a
-    Prometheus. Every policy gets the same requests at the same moments.
+    Prometheus. In place of a file: constant:RATE:SECONDS, linear:START:STEP:EVERY:SECONDS,
+    exponential:START:FACTOR:EVERY:SECONDS, sinus:MEAN:AMPLITUDE:PERIOD:SECONDS, waves:MEAN:AMPLITUDE:SEED:SECONDS.
+    Every policy gets the same requests at the same moments.
     """
     try:
         from rung_loadgen.trace import TraceError  # noqa: PLC0415 - --help has to work without numpy

@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from rung.control.policies import decide_settings
 from rung_loadgen.trace import read_trace
+from rung_sim import demand
 from rung_sim.contenders import Contender, UnknownPolicy, contender
 from rung_sim.engine import Floats
 from rung_sim.outcome import Outcome, outcome_of
@@ -40,7 +41,11 @@ def read_demand(given: Iterable[str]) -> dict[str, Floats]:
             raise Bad(f"{word!r} is no TASK=FILE, for example digits=digits.txt")
         if task in rates:
             raise Bad(f"{task} has two traces; give one")
-        rates[task] = read_trace(Path(file)).rates_rps
+        try:
+            shaped = demand.shape(file)
+        except ValueError as error:
+            raise Bad(f"{task}: {error}") from None
+        rates[task] = read_trace(Path(file)).rates_rps if shaped is None else shaped
     return rates
 
 

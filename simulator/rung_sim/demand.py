@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from rung_loadgen.trace import MAX_RATE_RPS
 from rung_sim.engine import Floats
 
 WAVES = 8
@@ -70,3 +71,49 @@ def manipulated(trace_rps: Floats, mean_rps: float, wave_rps: Floats | None = No
         after = np.arange(rates.size) - warm_up_seconds
         rates = rates + np.where(after >= 0, wave_rps[np.clip(after, 0, wave_rps.size - 1)], 0.0)
     return np.clip(rates, 0.0, None)
+
+
+SHAPES = {
+    "constant": "constant:RATE:SECONDS",
+    "linear": "linear:START:STEP:EVERY:SECONDS",
+    "exponential": "exponential:START:FACTOR:EVERY:SECONDS",
+    "sinus": "sinus:MEAN:AMPLITUDE:PERIOD:SECONDS",
+    "waves": "waves:MEAN:AMPLITUDE:SEED:SECONDS",
+}
+"""What `rung simulate` takes in place of a file; rates a second, times in seconds."""
+MOST_SECONDS = 7 * 24 * 3600
+
+
+def shape(text: str) -> Floats | None:
+    """Return the demand that a text such as `linear:1:2:30:600` describes; None where it names no shape.
+
+    Raises:
+        ValueError: it names one and its numbers make no sense; the message says how it is written.
+    """
+    name, *words = text.split(":")
+    if name not in SHAPES or not words:
+        return None
+    try:
+        *numbers, seconds = [float(word) for word in words]
+        found = _shaped(name, numbers, int(seconds)) if 1 <= seconds <= MOST_SECONDS else None
+    except ValueError:
+        found = None
+    if found is None or not np.isfinite(found).all():
+        raise ValueError(f"{text!r} is not written as {SHAPES[name]}")
+    return np.clip(found, 0.0, MAX_RATE_RPS)
+
+
+def _shaped(name: str, numbers: list[float], seconds: int) -> Floats | None:
+    match name, numbers:
+        case "constant", [rate]:
+            return constant(rate, seconds)
+        case "linear", [start, step, every] if every >= 1:
+            return linear(start, step, int(every), seconds)
+        case "exponential", [start, factor, every] if every >= 1 and factor > 0:
+            return exponential(start, factor, int(every), seconds)
+        case "sinus", [mean, amplitude, period] if period > 0:
+            return mean + sinus(amplitude, period, seconds)
+        case "waves", [mean, amplitude, seed] if seed >= 0:
+            return mean + random_waves(amplitude, seconds, np.random.default_rng(int(seed)))
+        case _:
+            return None

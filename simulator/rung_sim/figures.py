@@ -12,7 +12,20 @@ from rung.core.frontier import normalized_accuracy
 from rung_sim.comparison import Result
 from rung_sim.engine import Floats
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#7f7f7f", "#a63603")
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+    "#8c6d31",
+    "#7f7f7f",
+    "#a63603",
+    "#54278f",
+    "#00441b",
+)
 """Okabe and Ito's, which people who see colours differently can tell apart, and some more."""
 MARKERS = "osD^vP*Xh<>"
 LEAST_LATE = 1e-5

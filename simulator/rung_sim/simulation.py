@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 
@@ -24,6 +25,8 @@ EPOCH_SECONDS = 1_600_000_000.0
 """When a simulation begins, for policies that are given times."""
 NOTICE_SECONDS = 2
 """So long a balancer goes on sending to a server that is gone (a readiness probe that fails twice)."""
+MORE_HISTORY_SECONDS = 20
+"""So much more than a policy reads is kept, as the operator asks for."""
 LAST_SECONDS = 600
 """So long after the end of demand the last answers may come; what comes later failed."""
 
@@ -115,7 +118,8 @@ class Simulation:
             for place, server in enumerate(world.servers)
             for number, task in enumerate(world.tasks)
         }
-        self._watched = {server.name: Watched() for server in world.servers}
+        history = ceil(policy.history_seconds) + MORE_HISTORY_SECONDS
+        self._watched = {server.name: Watched(history) for server in world.servers}
         self._weights: dict[tuple[str, str], float] = {}
         self._memory: Memory = {}
 
@@ -316,14 +320,16 @@ class Simulation:
         def lost(seconds: float) -> bool:
             return any(fault.holds(int(seconds - EPOCH_SECONDS) - 1) for fault in without_demand)
 
+        gaps = lost if without_demand else None
+
         return ServerState(
             name=server.name,
             hardware_class=server.hardware_class,
             capacity_cores=server.cores,
             ready=not self._gone(server, second),
             utilization=read(watched.utilization, until),
-            demand={name: read(samples, until, lost) for name, samples in watched.demand.items()},
-            pending={name: read(samples, until, lost) for name, samples in watched.pending.items()},
+            demand={name: read(samples, until, gaps) for name, samples in watched.demand.items()},
+            pending={name: read(samples, until, gaps) for name, samples in watched.pending.items()},
             active={name: lane.active for name, lane in lanes.items() if lane.active is not None},
             loaded={name: lane.loaded for name, lane in lanes.items() if lane.loaded},
         )

@@ -5,29 +5,28 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import takewhile
 
 from rung.core.snapshot import Sample
-
-HISTORY_SECONDS = 150
-"""What the longest memory of a policy needs, and some."""
 
 Samples = deque[Sample]
 
 
-def _samples() -> Samples:
-    return deque(maxlen=HISTORY_SECONDS)
-
-
 @dataclass
 class Watched:
-    """The samples of one server."""
+    """The samples of one server, of its last `history_seconds`."""
 
-    utilization: Samples = field(default_factory=_samples)
+    history_seconds: int
+    utilization: Samples = field(init=False)
     demand: dict[str, Samples] = field(default_factory=dict)
     pending: dict[str, Samples] = field(default_factory=dict)
     _used: float = 0.0
     _arrived: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.utilization = self._samples()
+
+    def _samples(self) -> Samples:
+        return deque(maxlen=self.history_seconds)
 
     def sample(
         self,
@@ -45,12 +44,16 @@ class Watched:
         for task, count in arrived.items():
             rate = count - self._arrived.get(task, 0)
             self._arrived[task] = count
-            self.demand.setdefault(task, _samples()).append(Sample(time_seconds, float(rate)))
-            self.pending.setdefault(task, _samples()).append(Sample(time_seconds, float(pending[task])))
+            if task not in self.demand:
+                self.demand[task], self.pending[task] = self._samples(), self._samples()
+            self.demand[task].append(Sample(time_seconds, float(rate)))
+            self.pending[task].append(Sample(time_seconds, float(pending[task])))
         return utilization
 
 
 def read(samples: Samples, until_seconds: float, lost: Callable[[float], bool] | None = None) -> tuple[Sample, ...]:
     """Return what is known up to a moment, without what was lost."""
-    known = takewhile(lambda sample: sample.time_seconds <= until_seconds, samples)
-    return tuple(sample for sample in known if lost is None or not lost(sample.time_seconds))
+    known = tuple(samples)
+    while known and known[-1].time_seconds > until_seconds:
+        known = known[:-1]
+    return known if lost is None else tuple(sample for sample in known if not lost(sample.time_seconds))

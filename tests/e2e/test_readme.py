@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 DOCUMENTS = ("README.md", "docs/operations.md", "docs/porting.md", "docs/policies.md", "CONTRIBUTING.md")
 NAMESPACE = "edge"
-IN_ORDER = ("images", "install", "versions", "task", "look")
+IN_ORDER = ("images", "install", "versions", "task", "look", "simulate")
 BLOCK = re.compile(r"^(?P<mark>[^\n]*)\n```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"<!-- (?:test: (?P<name>[a-z-]+)|not tested: (?P<why>\S.*)) -->")
 PLACES = ("bench/", "charts/", "crds/", "demo/", "docs/", "examples/", "images/", "requirements/", "tests/", "../")
@@ -178,6 +178,7 @@ def test_block(reader: Reader, name: str) -> None:
         "versions": ["3 published", "job.batch/rung-profile condition met", "3 created"],
         "task": ["inferencetask.rung.dev/digits", "edge/digits: version", " answers", str(BEST), "> 10"],
         "look": ["Conditions:", "edge/digits: version", " answers", "TASK"],
+        "simulate": ["Frontier", "Stepwise", "requests. Late:", "the full record"],
     }
     for words in expected.get(name, []):
         assert words.lower() in said.lower()

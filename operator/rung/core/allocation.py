@@ -4,16 +4,16 @@ Each task takes one of its choices. A choice has a value, a load, and the highes
 it keeps its promise; so the total load must not pass the lowest of these limits among what is chosen. For one given
 limit R this is the multiple-choice knapsack of capacity R, with the choices whose own limit is R or above (Kellerer,
 Pferschy, Pisinger, "Knapsack Problems", 2004, chapter 11); the optimum is that of the best R, and only the choices' own
-limits have to be tried. Ranges of them are bounded together by the linear relaxation, so few are solved.
+limits have to be tried. All of them are bounded at once by Lagrange's relaxation, so few are solved.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import inf
+from typing import NamedTuple
 
 TOLERANCE = 1e-9
 """Values closer than this are the same, and so are loads, relative to the limit."""
@@ -46,7 +46,17 @@ class Allocation:
     """By how much the optimum may be higher; 0 unless the search was cut off."""
 
 
-_Slices = tuple[tuple[int, int], ...]
+_Ladder = Sequence[tuple[float, float, int]]
+"""Choices of a task that may still be made, by load: load, value, place."""
+_Steps = list[tuple[float, float, float, int, int]]
+
+
+class _Node(NamedTuple):
+    """A part of the allocations: from where to where each task's ladder is open, and the hulls of these parts."""
+
+    starts: tuple[int, ...]
+    ends: tuple[int, ...]
+    hulls: tuple[_Steps, ...]
 
 
 def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NODES) -> Allocation:
@@ -64,29 +74,14 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NO
         sorted((choice.load, -choice.value, place, choice.most_total) for place, choice in enumerate(choices))
         for choices in tasks
     ]
-    _climb(by_load, search)
-    # Ranges of limits [low, high], the most promising first.
-    pending: list[tuple[float, int, int]] = []
-
-    def ask(low: int, high: int) -> None:
-        knapsack = _Knapsack(by_load, limits[low], limits[high])
-        bound = knapsack.bound(search)
-        if bound > search.value + TOLERANCE:
-            heapq.heappush(pending, (-bound, low, high))
-
-    ask(0, len(limits) - 1)
-    while pending:
-        bound, low, high = heapq.heappop(pending)
-        if -bound <= search.value + TOLERANCE:
+    known = _climb(by_load, search)
+    price = _Knapsack(by_load, limits[len(limits) // 2] if known is None else known).price(search)
+    for bound, limit in _bounds(by_load, price):
+        if bound <= search.value + TOLERANCE:
             break
         if search.nodes_left <= 0:
-            return Allocation(search.choices, search.value, max(0.0, -bound - search.value))
-        if low == high:
-            _Knapsack(by_load, limits[low], limits[high]).solve(search)
-        else:
-            middle = (low + high) // 2
-            ask(low, middle)
-            ask(middle + 1, high)
+            return Allocation(search.choices, search.value, max(search.missed, bound - search.value))
+        _Knapsack(by_load, limit).solve(search)
     return Allocation(search.choices, search.value, search.missed)
 
 
@@ -94,14 +89,41 @@ _ByLoad = Sequence[Sequence[tuple[float, float, int, float]]]
 """By task, its choices by load: load, -value, place, highest total load."""
 
 
-def _climb(by_load: _ByLoad, search: _Search) -> None:
+def _bounds(by_load: _ByLoad, price: float) -> list[tuple[float, float]]:
+    """Return, the highest first, what no allocation under each limit can pass, and the limit.
+
+    With a price on load, that is the sum of each task's best (value - price x load) among the choices that keep the
+    limit, plus price x limit: true for any price, and close for a good one (Lagrange's relaxation).
+    """
+    changes = sorted(
+        (-most_total, task, -negative - price * load)
+        for task, choices in enumerate(by_load)
+        for load, negative, _, most_total in choices
+        if most_total > -inf
+    )
+    best = [-inf] * len(by_load)
+    missing, total = len(by_load), 0.0
+    bounds: dict[float, float] = {}
+    for negative_limit, task, worth in changes:
+        if worth > best[task]:
+            missing -= best[task] == -inf
+            total += worth - (best[task] if best[task] > -inf else 0.0)
+            best[task] = worth
+        if not missing:
+            # A sum that grew step by step is off by its last digits.
+            bounds[-negative_limit] = total + TOLERANCE + (price * -negative_limit if price > 0 else 0.0)
+    return sorted(((bound, limit) for limit, bound in bounds.items()), reverse=True)
+
+
+def _climb(by_load: _ByLoad, search: _Search) -> float | None:
     """Tell the search of a good allocation: from the cheapest up, the best value for its load first.
 
-    The better what is known at the beginning, the less has to be searched.
+    The better what is known at the beginning, the less has to be searched. Returns the limit that it keeps; None where
+    the cheapest allocation keeps none.
     """
     chosen = [choices[0] if choices else None for choices in by_load]
     if any(one is None or one[3] == -inf for one in chosen):
-        return
+        return None
     now = [one for one in chosen if one is not None]
     load = sum(one[0] for one in now)
     steps = sorted(
@@ -112,7 +134,7 @@ def _climb(by_load: _ByLoad, search: _Search) -> None:
     )
     limit = min(one[3] for one in now)
     if load > limit * (1.0 + TOLERANCE):
-        return
+        return None
     better = True
     while better:
         better = False
@@ -124,6 +146,7 @@ def _climb(by_load: _ByLoad, search: _Search) -> None:
             now[task], load, better = one, more, True
             limit = min(each[3] for each in now)
     search.take(-sum(one[1] for one in now), tuple(one[2] for one in now))
+    return limit
 
 
 class _Search:
@@ -141,42 +164,36 @@ class _Search:
 
 
 class _Knapsack:
-    """The multiple-choice knapsack whose choices keep a limit of `low` and whose capacity is `high`."""
+    """The multiple-choice knapsack whose choices keep a limit, which is its capacity, too."""
 
-    def __init__(self, tasks: _ByLoad, low: float, high: float) -> None:
-        self.exact = low == high
-        self.capacity = high + TOLERANCE * abs(high) if high < inf else inf
-        self.ladders = [_useful(choices, low) for choices in tasks]
-        self._hulls: dict[tuple[int, int, int], list[tuple[float, float, float, int, int]]] = {}
+    def __init__(self, tasks: _ByLoad, limit: float) -> None:
+        self.capacity = limit + TOLERANCE * abs(limit) if limit < inf else inf
+        self.ladders = [_useful(choices, limit) for choices in tasks]
 
-    def bound(self, search: _Search) -> float:
-        """Return no less than the best value; -inf where nothing fits."""
-        if not all(self.ladders):
-            return -inf
-        return self._relax(self._all(), search)[0]
+    def price(self, search: _Search) -> float:
+        """Return what a unit of load is worth where it is short; 0 where it is not, or nothing fits."""
+        return self._relax(self._root(), search)[2] if all(self.ladders) else 0.0
 
     def solve(self, search: _Search) -> None:
         """Tell the search of everything that is better than what it has."""
-        bound, split, price = self._relax(self._all(), search)
+        if not all(self.ladders):
+            return
+        bound, split, price = self._relax(self._root(), search)
         if split is None or bound <= search.value + TOLERANCE or not self._reduce(price, search):
             return
-        stack = [self._all()]
+        stack = [self._root()]
         while stack:
-            slices = stack.pop()
-            bound, split, _ = self._relax(slices, search)
+            node = stack.pop()
+            bound, split, _ = self._relax(node, search)
             if bound <= search.value + TOLERANCE or split is None:
                 continue
             if search.nodes_left <= 0:
                 search.missed = max(search.missed, bound - search.value)
                 return
             task, place = split
-            start, end = slices[task]
             # The upper part first: it is searched last, after the lower one made the best known better.
-            stack.append((*slices[:task], (place, end), *slices[task + 1 :]))
-            stack.append((*slices[:task], (start, place), *slices[task + 1 :]))
-
-    def _all(self) -> _Slices:
-        return tuple((0, len(ladder)) for ladder in self.ladders)
+            stack.append(self._part(node, task, place, node.ends[task]))
+            stack.append(self._part(node, task, node.starts[task], place))
 
     def _reduce(self, price: float, search: _Search) -> bool:
         """Leave out every choice that no better allocation can have; tell whether one can be left.
@@ -191,32 +208,40 @@ class _Knapsack:
             [choice for choice, each in zip(ladder, mine, strict=True) if each - best > spare]
             for ladder, mine, best in zip(self.ladders, worth, most, strict=True)
         ]
-        self._hulls.clear()
         return all(self.ladders)
 
-    def _relax(self, slices: _Slices, search: _Search) -> tuple[float, tuple[int, int] | None, float]:
+    def _root(self) -> _Node:
+        ends = tuple(map(len, self.ladders))
+        hulls = tuple(_hull(ladder, task, 0, len(ladder)) for task, ladder in enumerate(self.ladders))
+        return _Node((0,) * len(ends), ends, hulls)
+
+    def _part(self, node: _Node, task: int, start: int, end: int) -> _Node:
+        """Return a node with other bounds for one task."""
+        return _Node(
+            (*node.starts[:task], start, *node.starts[task + 1 :]),
+            (*node.ends[:task], end, *node.ends[task + 1 :]),
+            (*node.hulls[:task], _hull(self.ladders[task], task, start, end), *node.hulls[task + 1 :]),
+        )
+
+    def _relax(self, node: _Node, search: _Search) -> tuple[float, tuple[int, int] | None, float]:
         """Solve the linear relaxation; tell the search of the allocation that it rounds down to.
 
         Returns the bound; where to branch: the task that is split, and the first place of its upper part, None when
         the relaxation is an allocation, or nothing fits; and what a unit of load is worth there.
         """
         search.nodes_left -= 1
-        places = [start for start, _ in slices]
+        places = list(node.starts)
         value = load = 0.0
         for ladder, place in zip(self.ladders, places, strict=True):
             value += ladder[place][1]
             load += ladder[place][0]
         if load > self.capacity:
             return -inf, None, 0.0
-        steps: list[tuple[float, float, float, int, int]] = []
-        for task, (start, end) in enumerate(slices):
-            steps += self._hull(task, start, end)
-        steps.sort()
         bound: float | None = None
         price = 0.0
         split: tuple[int, int] | None = None
         stuck: set[int] = set()
-        for efficiency, more_load, more_value, task, place in steps:
+        for efficiency, more_load, more_value, task, place in sorted(chain.from_iterable(node.hulls)):
             if task in stuck:
                 continue
             if load + more_load <= self.capacity:
@@ -229,35 +254,27 @@ class _Knapsack:
                     bound = value + (self.capacity - load) * price
                     split = (task, places[task] + 1)
                 stuck.add(task)
-        if self.exact:
-            search.take(value, tuple(ladder[place][2] for ladder, place in zip(self.ladders, places, strict=True)))
+        search.take(value, tuple(ladder[place][2] for ladder, place in zip(self.ladders, places, strict=True)))
         return (value, None, 0.0) if bound is None else (bound, split, price)
 
-    def _hull(self, task: int, start: int, end: int) -> list[tuple[float, float, float, int, int]]:
-        """Return the steps along the upper hull of some choices: (-value per load, load, value, task, place)."""
-        key = (task, start, end)
-        found = self._hulls.get(key)
-        if found is None:
-            ladder = self.ladders[task]
-            corners = [start]
-            for place in range(start + 1, end):
-                while len(corners) > 1 and _slope(ladder, corners[-2], corners[-1]) <= _slope(
-                    ladder, corners[-2], place
-                ):
-                    corners.pop()
-                corners.append(place)
-            found = [
-                (
-                    -_slope(ladder, before, place),
-                    ladder[place][0] - ladder[before][0],
-                    ladder[place][1] - ladder[before][1],
-                    task,
-                    place,
-                )
-                for before, place in pairwise(corners)
-            ]
-            self._hulls[key] = found
-        return found
+
+def _hull(ladder: _Ladder, task: int, start: int, end: int) -> _Steps:
+    """Return the steps along the upper hull of some choices: (-value per load, load, value, task, place)."""
+    corners = [start]
+    for place in range(start + 1, end):
+        while len(corners) > 1 and _slope(ladder, corners[-2], corners[-1]) <= _slope(ladder, corners[-2], place):
+            corners.pop()
+        corners.append(place)
+    return [
+        (
+            -_slope(ladder, before, place),
+            ladder[place][0] - ladder[before][0],
+            ladder[place][1] - ladder[before][1],
+            task,
+            place,
+        )
+        for before, place in pairwise(corners)
+    ]
 
 
 def _useful(choices: Sequence[tuple[float, float, int, float]], low: float) -> list[tuple[float, float, int]]:
@@ -271,7 +288,7 @@ def _useful(choices: Sequence[tuple[float, float, int, float]], low: float) -> l
     return kept
 
 
-def _slope(ladder: Sequence[tuple[float, float, int]], before: int, after: int) -> float:
+def _slope(ladder: _Ladder, before: int, after: int) -> float:
     more_load = ladder[after][0] - ladder[before][0]
     more_value = ladder[after][1] - ladder[before][1]
     return more_value / more_load if more_load > 0 else inf

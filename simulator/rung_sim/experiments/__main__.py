@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,13 +34,18 @@ EXPERIMENTS: dict[str, Callable[[Path, Sequence[int], Callable[[str], None]], Pa
 @click.option(
     "--seeds", default=len(SEEDS), show_default=True, type=click.IntRange(1, 100), help="Runs of each setting."
 )
+@click.option(
+    "--lstm", type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A network that `rung-port forecaster` trained, for the experiment infadapter.",
+)  # fmt: skip
 @click.option("--out", default=Path("docs/experiments"), show_default=True, type=click.Path(path_type=Path))
-def main(names: tuple[str, ...], data: Path, seeds: int, out: Path) -> None:
+def main(names: tuple[str, ...], data: Path, seeds: int, lstm: Path | None, out: Path) -> None:
     """Run experiments; each writes a page with its table and its picture. The same seeds give the same page."""
     for name in EXPERIMENTS if "all" in names else dict.fromkeys(names):
         click.echo(f"{name}:")
         try:
-            page = EXPERIMENTS[name](data, range(seeds), lambda words: click.echo(f"  {words}"))
+            run = partial(infadapter, lstm=lstm) if name == "infadapter" else EXPERIMENTS[name]
+            page = run(data, range(seeds), lambda words: click.echo(f"  {words}"))
         except NoDataError as error:
             raise click.ClickException(str(error)) from None
         page.write(out, name)

@@ -166,7 +166,7 @@ def reflex(data: Path, seeds: Sequence[int], say: Say) -> Page:
     )
     entries: list[Entry] = []
     for each in [*plain, relaxed]:
-        entries += [each, *(setting.with_reflex(each, standby) for standby in (1, 2, 3, ALL_RUNGS))]
+        entries += [each, *(setting.with_reflex(each, standby) for standby in (1, 2, ALL_RUNGS))]
     found = _run(entries, data, seeds, say)
     return Page(
         title="Reflex: choosing for each request below the allocation",

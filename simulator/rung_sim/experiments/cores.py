@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rung.adapters.lstm import open_forecaster
+from rung.core.forecast import LastMaximum
 from rung.core.policies.frontier import Frontier
 from rung_loadgen.arrivals import poisson_arrivals
 from rung_sim import figures
@@ -41,16 +43,30 @@ def read_versions(path: Path) -> list[ScaledVersion]:
     return versions
 
 
-def _contenders(versions: Sequence[ScaledVersion]) -> list[tuple[str, Callable[[], Scaler], Wanted, bool]]:
+def _contenders(
+    versions: Sequence[ScaledVersion], lstm: Path | None
+) -> list[tuple[str, Callable[[], Scaler], Wanted, bool]]:
     def alone(name: str, cores: int) -> Wanted:
         number = list(ACCURACY).index(name)
         return Wanted({number: cores}, {number: 1.0})
 
     found: list[tuple[str, Callable[[], Scaler], Wanted, bool]] = [
         ("InfAdapter", lambda: InfAdapterScaler(versions), alone("resnet50", 14), False),
+        (
+            "InfAdapter, last maximum",
+            lambda: InfAdapterScaler(versions, forecaster=LastMaximum(1)),
+            alone("resnet50", 14),
+            False,
+        ),
         ("InfAdapter, alpha 0.2", lambda: InfAdapterScaler(versions, alpha=0.2), alone("resnet50", 14), False),
         ("Model-Switching", lambda: InfAdapterScaler(versions, one_version=True), alone("resnet50", 14), False),
     ]
+    if lstm is not None:
+        trained = open_forecaster(str(lstm))
+        found.insert(
+            1,
+            ("InfAdapter, LSTM", lambda: InfAdapterScaler(versions, forecaster=trained), alone("resnet50", 14), False),
+        )
     for number, name in enumerate(ACCURACY):
         start = alone(name, START_CORES[name])
         found.append((f"VPA, {name}", lambda number=number: VpaScaler(number), start, False))  # type: ignore[misc]
@@ -60,15 +76,15 @@ def _contenders(versions: Sequence[ScaledVersion]) -> list[tuple[str, Callable[[
     return found
 
 
-def infadapter(data: Path, seeds: Sequence[int], say: Callable[[str], None]) -> Page:
-    """Experiment 3."""
+def infadapter(data: Path, seeds: Sequence[int], say: Callable[[str], None], lstm: Path | None = None) -> Page:
+    """Experiment 3; `lstm` is a network that `rung-port forecaster` trained."""
     rates = setting.trace(setting.need(data, setting.TWITTER_EVAL))
     versions = read_versions(setting.need(data, setting.CAPACITIES))
     rows = []
     late_by: dict[str, list[tuple[float, float]]] = {}
     costs: dict[str, tuple[float, float]] = {}
     best = max(ACCURACY.values())
-    for label, make, start, in_place in _contenders(versions):
+    for label, make, start, in_place in _contenders(versions, lstm):
         runs: list[Scaled] = [
             replay(
                 versions, poisson_arrivals(rates, np.random.default_rng([2023, seed])), rates.size, make(), start,
@@ -88,7 +104,8 @@ def infadapter(data: Path, seeds: Sequence[int], say: Callable[[str], None]) -> 
         )  # fmt: skip
         late_by.setdefault(label, []).append((late / 100, accuracy / best))
         costs[label] = (late, cores)
-    mine, vpa = costs["InfAdapter"], {name: each for name, each in costs.items() if name.startswith("VPA")}
+    name = "InfAdapter, LSTM" if lstm is not None else "InfAdapter"
+    mine, vpa = costs[name], {name: each for name, each in costs.items() if name.startswith("VPA")}
     worst = max(vpa, key=lambda name: vpa[name][0])
     dearest = max(vpa, key=lambda name: vpa[name][1])
     return Page(
@@ -107,7 +124,7 @@ def infadapter(data: Path, seeds: Sequence[int], say: Callable[[str], None]) -> 
         ],
         figures={"infadapter": figures.scatter(late_by, "Late answers over accuracy (normalised to ResNet-152)")},
         findings=[
-            f"InfAdapter has {100 * (1 - mine[0] / max(vpa[worst][0], 1e-9)):.0f} % fewer late answers than {worst}, "
+            f"{name} has {100 * (1 - mine[0] / max(vpa[worst][0], 1e-9)):.0f} % fewer late answers than {worst}, "
             f"and uses {100 * (1 - mine[1] / vpa[dearest][1]):.0f} % fewer cores than {dearest}; the paper says up to "
             "65 % fewer and up to 33 % less.",
         ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,13 @@ def test_a_task_without_a_trace_is_named(folder: Path) -> None:
     (folder / "digits.txt").write_text("1\nmany\n")
     done = CliRunner().invoke(main, ["simulate", *one])
     assert "'many' is no number" in done.output
+
+
+def test_without_the_simulators_extra_it_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rung_sim.comparison", None)
+    done = simulate(folder)
+    assert done.exit_code == 1
+    assert "pip install 'rung[sim]'" in done.output
 
 
 def test_help_teaches() -> None:

@@ -94,3 +94,33 @@ def test_the_shapes_of_the_thesis() -> None:
     assert waved.min() >= 0
     assert waved[50:100].mean() > waved[200:250].mean() + 3
     assert demand.manipulated(np.zeros(5), 6.0).tolist() == [0.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "size"),
+    [
+        ("constant:3:5", 3.0, 5),
+        ("linear:1:2:30:60", 1.0, 60),
+        ("exponential:1:2:30:60", 1.0, 60),
+        ("sinus:4:2:30:60", 4.0, 60),
+        ("waves:4:2:7:60", 4.0, 60),
+    ],
+)
+def test_a_shape_is_named_in_place_of_a_file(text: str, first: float, size: int) -> None:
+    found = demand.shape(text)
+    assert found is not None
+    assert (found[0], found.size) == (pytest.approx(first), size)
+    assert found.min() >= 0
+
+
+@pytest.mark.parametrize(
+    "text", ["constant:x:5", "constant:3", "linear:1:2:0:60", "exponential:1:0:3:9", "waves:1:1:1:1e9"]
+)
+def test_a_shape_that_makes_no_sense_says_how_it_is_written(text: str) -> None:
+    with pytest.raises(ValueError, match="is not written as"):
+        demand.shape(text)
+
+
+def test_what_names_no_shape_is_a_file() -> None:
+    assert demand.shape("traces/constant.txt") is None
+    assert demand.shape("constant") is None
