@@ -168,7 +168,7 @@ def slices(data: Path, seconds: int, rounds: int, scale: float) -> list[dict[str
 
 @dataclass(frozen=True)
 class Live:
-    """One run after its warm-up, as its clients saw it; accuracy by request, latencies in milliseconds."""
+    """One run as its clients saw it after the warm-up; swaps and latencies (milliseconds) are of all of it."""
 
     policy: str
     requests: int
@@ -219,13 +219,15 @@ def fresh_server(kubernetes: Kubernetes) -> None:
     kubernetes.kubectl("rollout", "status", "deployment/rung-triton", "--timeout=120s", deadline_seconds=130)
 
 
-def replay_all(kubernetes: Kubernetes, folder: Path, rounds: list[dict[str, Trace]], stages: Stages) -> list[Live]:
+def replay_all(
+    kubernetes: Kubernetes, folder: Path, rounds: list[dict[str, Trace]], policies: list[str], stages: Stages
+) -> list[Live]:
     """Replay every round under every policy, in another order each time."""
     headers = tuple(ladder_headers(kubernetes))
     found = []
     for number, traces in enumerate(rounds):
-        names = list(POLICIES)
-        for name in names[number % len(names) :] + names[: number % len(names)]:
+        turn = number % len(policies)
+        for name in policies[turn:] + policies[:turn]:
             fresh_server(kubernetes)
             use_policy(kubernetes, name, stages, len(MILLISECONDS))
             seconds = next(iter(traces.values())).seconds
@@ -242,11 +244,11 @@ def replay_all(kubernetes: Kubernetes, folder: Path, rounds: list[dict[str, Trac
     return found
 
 
-def simulate_all(world: World, rounds: list[dict[str, Trace]]) -> dict[str, list[Simulated]]:
+def simulate_all(world: World, rounds: list[dict[str, Trace]], policies: list[str]) -> dict[str, list[Simulated]]:
     """Replay the same traces on what was measured."""
     settings = decide_settings(world.pool.spec)
     found: dict[str, list[Simulated]] = {}
-    for name in POLICIES:
+    for name in policies:
         for number, traces in enumerate(rounds):
             rates = {task: trace.rates_rps for task, trace in traces.items()}
             made = contender(
@@ -269,7 +271,7 @@ def _mean(values: list[float]) -> float:
 
 
 def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World, seconds: int) -> Page:
-    by_policy = {name: [run for run in runs if run.policy == name] for name in POLICIES}
+    by_policy = {name: [run for run in runs if run.policy == name] for name in simulated}
     rows, side = [], []
     points: dict[str, list[tuple[float, float]]] = {}
     totals: dict[str, tuple[float, float]] = {}
@@ -323,7 +325,7 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
             Table(
                 ["policy", "late, %", "accuracy, %", "CPU, %", "p50, ms", "p95, ms", "p99, ms", "swaps a round"], side,
                 "**Live / simulated**: the same traces in the simulator, with the profiles that were measured here "
-                "(latencies live are means over the tasks, simulated over all requests)",
+                "(latencies live are means over the tasks and with the warm-up, simulated over all requests after it)",
             ),
             Table(["task", "version", "accuracy, %", "CPU, ms", "sustains, 1/s", "load, s"], ladder, "**Versions**"),
         ],
@@ -339,10 +341,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real traces")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="Frontier and Stepwise among them"
+    )
     parser.add_argument("--seconds", type=int, default=95, help="of each run, beside its warm-up")
     parser.add_argument("--scale", type=float, default=1.0, help="of the simulator's demand")
     parser.add_argument("--out", type=Path, help="folder of the page and the recordings; out/bench-live-TIME")
     arguments = parser.parse_args()
+    if not {"Frontier", "Stepwise"} <= set(arguments.policies):
+        parser.error("--policies: Frontier and Stepwise must be among them, they are what is compared")
     folder = arguments.out or PROJECT / "out" / f"bench-live-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -359,13 +366,13 @@ def main() -> int:
         with environment(options, stages) as kubernetes:
             pool = folder / "pool.yaml"
             pool.write_text(kubernetes.kubectl("get", "spool,itask,mver", "--output", "yaml"))
-            runs = replay_all(kubernetes, folder, rounds, stages)
+            runs = replay_all(kubernetes, folder, rounds, arguments.policies, stages)
     for number, traces in enumerate(rounds):
         (folder / f"{number + 1}-rates.json").write_text(
             json.dumps({t: r.rates_rps.tolist() for t, r in traces.items()})
         )
     world = read_world(pool, [SimulatedServer("rung-triton", 1.0)])
-    page = report(runs, simulate_all(world, rounds), world, arguments.seconds)
+    page = report(runs, simulate_all(world, rounds, arguments.policies), world, arguments.seconds)
     page.write(folder, "live")
     for line in page.findings:
         stages.say(line)

@@ -16,6 +16,7 @@ from statistics import median
 import numpy as np
 
 from rung.core.decide import Settings, decide
+from rung.core.plan import Plan
 from rung.core.policies.frontier import Frontier
 from rung.core.policies.static import Static, StaticChoice
 from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
@@ -66,17 +67,49 @@ def pool(tasks: int, servers: int, seed: int) -> PoolSnapshot:
     return PoolSnapshot(NOW, tuple(found), tuple(states))
 
 
+def earlier(snapshot: PoolSnapshot) -> PoolSnapshot:
+    """Return what was known twelve seconds before, when demand had not risen yet."""
+    now = NOW - 12
+
+    def known(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
+        return tuple(sample for sample in samples if sample.time_seconds <= now)
+
+    servers = tuple(
+        replace(s, utilization=known(s.utilization), demand={task: known(each) for task, each in s.demand.items()})
+        for s in snapshot.servers
+    )
+    return replace(snapshot, time_seconds=now, servers=servers)
+
+
+def standing_at(snapshot: PoolSnapshot, plan: Plan) -> PoolSnapshot:
+    """Return the same moment with the versions of a plan loaded."""
+    chosen = {each.server: each.targets for each in plan.servers}
+    servers = tuple(
+        replace(
+            server,
+            active={task: target.active for task, target in chosen[server.name].items()},
+            loaded={task: frozenset({target.active, *target.standby}) for task, target in chosen[server.name].items()},
+        )
+        for server in snapshot.servers
+    )
+    return replace(snapshot, servers=servers)
+
+
 def decision(tasks: int, servers: int, repeats: int) -> tuple[float, float, float]:
     """Return the median seconds of a decision, the largest optimality gap, and the share of lanes that moved."""
     times, gaps, moved = [], [0.0], []
     for seed in range(repeats):
         snapshot = pool(tasks, servers, seed)
-        _, memory = decide(Frontier(), replace(snapshot, time_seconds=NOW - 60), {}, Settings())
+        before, memory = decide(Frontier(), earlier(snapshot), {}, Settings())
+        snapshot = standing_at(snapshot, before)
         began = time.perf_counter()
         plan, _ = decide(Frontier(), snapshot, memory, Settings())
         times.append(time.perf_counter() - began)
         gaps += [reason.numbers.get("optimality_gap", 0.0) for reason in plan.reasons]
-        moved.append(sum(t.active != VERSIONS for p in plan.servers for t in p.targets.values()) / tasks)
+        was = {(p.server, name): t.active for p in before.servers for name, t in p.targets.items()}
+        moved.append(
+            sum(t.active != was[p.server, name] for p in plan.servers for name, t in p.targets.items()) / tasks
+        )
     return median(times), max(gaps), float(np.mean(moved))
 
 

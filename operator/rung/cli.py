@@ -6,7 +6,8 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,24 @@ class _Commands(click.Group):
     """The commands of this file, and those that other packages add."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *(found.name for found in entry_points(group=MORE_COMMANDS))})
+        return sorted({*super().list_commands(ctx), *_more_commands()})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         found = super().get_command(ctx, cmd_name)
-        for entry in entry_points(group=MORE_COMMANDS, name=cmd_name) if found is None else ():
-            command: click.Command = entry.load()
-            return command
-        return found
+        entry = _more_commands().get(cmd_name) if found is None else None
+        if entry is None:
+            return found
+        command: click.Command = entry.load()
+        return command
+
+
+def _more_commands() -> dict[str, EntryPoint]:
+    """Return the commands of the packages that are here; the operator's image has its own alone."""
+    return {
+        entry.name: entry
+        for entry in entry_points(group=MORE_COMMANDS)
+        if find_spec(entry.module.partition(".")[0]) is not None
+    }
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from rung.adapters.lstm import WINDOWS, Lstm, open_forecaster
+from rung.adapters.lstm import WINDOWS, Lstm, NoForecaster, open_forecaster
 from rung.core.forecast import ExponentialMean, Forecaster, LastMaximum
 from rung_loadgen.trace import Trace
 from rung_porting.errors import PortingError
@@ -26,8 +26,8 @@ MINUTE_SECONDS = 60
 UNITS = 25
 STRIDE_SECONDS = 5
 """Windows begin this far apart: neighbours differ little."""
-VALIDATION_SHARE = 0.2
-"""The end of the trace, which training does not see."""
+CHOSEN_SHARE, JUDGED_SHARE = 0.15, 0.15
+"""Of the windows: those before the last choose the epoch, the last ones judge; neither is trained on."""
 LEAST_WINDOWS = 200
 SAMPLES_CHECKED = 200
 
@@ -36,7 +36,7 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """Mean absolute errors on the end of the trace, by the mean of what came: of the network, and of simpler rules."""
+    """Mean absolute errors on the end of the trace, which was not used for training, by the mean of what came."""
 
     network: float
     last_maximum: float
@@ -67,7 +67,7 @@ def train_forecaster(
     Args:
         trace: requests a second.
         output: the ONNX file.
-        epochs: at most; it ends when the error on the end of the trace has not fallen for eight.
+        epochs: at most; it ends when the error on the part that chooses has not fallen for eight.
         seed: the same seed on the same machine gives the same network.
         progress: is told each epoch and its error.
 
@@ -78,9 +78,15 @@ def train_forecaster(
     from torch import nn
 
     inputs, targets, scales = windows_of(trace.rates_rps)
-    kept = int(len(inputs) * (1 - VALIDATION_SHARE))
+    # Windows overlap: between the parts as many are left out as share a second.
+    gap = (WINDOWS + 1) * MINUTE_SECONDS // STRIDE_SECONDS
+    rest = max(0, len(inputs) - 2 * gap)
+    kept = int(rest * (1 - CHOSEN_SHARE - JUDGED_SHARE))
+    choosing = slice(kept + gap, kept + gap + int(rest * CHOSEN_SHARE))
+    judging = slice(choosing.stop + gap, None)
     if kept < LEAST_WINDOWS:
-        least = (WINDOWS + 1) * MINUTE_SECONDS + int(LEAST_WINDOWS * STRIDE_SECONDS / (1 - VALIDATION_SHARE))
+        windows = LEAST_WINDOWS / (1 - CHOSEN_SHARE - JUDGED_SHARE) + 2 * gap
+        least = (WINDOWS + 1) * MINUTE_SECONDS + int(windows * STRIDE_SECONDS)
         raise PortingError(f"{trace.name}: {trace.seconds} s are too short to learn from; {least} s are the least")
 
     class Network(nn.Module):  # type: ignore[misc]
@@ -99,7 +105,7 @@ def train_forecaster(
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
     loss_of = nn.L1Loss()
     seen, wanted = torch.from_numpy(inputs[:kept]), torch.from_numpy(targets[:kept])
-    unseen, unseen_wanted = torch.from_numpy(inputs[kept:]), torch.from_numpy(targets[kept:])
+    unseen, unseen_wanted = torch.from_numpy(inputs[choosing]), torch.from_numpy(targets[choosing])
     best, best_state, since, epoch = float("inf"), network.state_dict(), 0, 0
     for epoch in range(1, epochs + 1):
         for batch in torch.randperm(kept).split(64):
@@ -117,13 +123,20 @@ def train_forecaster(
             break
     network.load_state_dict(best_state)
     _write(network, output)
-    return _judge(open_forecaster(str(output)), network, inputs[kept:], targets[kept:], scales[kept:], epoch)
+    try:
+        written = open_forecaster(str(output))
+    except NoForecaster as error:
+        raise PortingError(str(error)) from None
+    return _judge(written, network, inputs[judging], targets[judging], scales[judging], epoch)
 
 
 def _write(network: object, output: Path) -> None:
     import torch
 
-    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PortingError(f"{output}: can't be written: {error.strerror or error}") from None
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         try:
@@ -153,6 +166,7 @@ def _judge(written: Lstm, network: object, inputs: Array, targets: Array, scales
 
     def error_of(forecaster: Forecaster) -> float:
         told = np.array([forecaster.forecast([float(v) for v in row]).expected_rps for row in inputs])
-        return float((np.abs(told - targets[:, 0]) * scales[:, 0]).mean() / (targets[:, 0] * scales[:, 0]).mean())
+        came = (targets[:, 0] * scales[:, 0]).mean()
+        return float((np.abs(told - targets[:, 0]) * scales[:, 0]).mean() / max(came, 1e-9))
 
     return Trained(error_of(written), error_of(LastMaximum(1)), error_of(ExponentialMean(WINDOWS, 0.0)), epochs)

@@ -81,7 +81,7 @@ def forecaster_command(trace: Path, output: Path, epochs: int, seed: int) -> Non
     except (PortingError, TraceError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(
-        f"{output}: off by {found.network:.1%} in the mean on the last fifth of the trace, which it has not seen; "
+        f"{output}: off by {found.network:.1%} in the mean on the end of the trace, which it has not seen; "
         f"the last minute's maximum is off by {found.last_maximum:.1%}, the exponential mean by "
         f"{found.exponential_mean:.1%}"
     )

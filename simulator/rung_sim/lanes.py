@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field
 
 from rung.core.plan import Target
@@ -14,26 +14,32 @@ from rung_sim.world import Service
 
 @dataclass
 class Turns:
-    """Whose turn it is to load a version of a task: `rollout.maxConcurrent` servers at a time, in order."""
+    """Whose turn it is to load: one load at a time on a server, `width` servers at a time for a task, in order."""
 
     width: int = 1
-    loading: set[int] = field(default_factory=set)
-    waiting: deque[Lane] = field(default_factory=deque)
+    loading: list[Lane] = field(default_factory=list)
+    waiting: list[Lane] = field(default_factory=list)
 
     def take(self, lane: Lane) -> bool:
         """Tell whether a lane may load now; else it waits, and is told to go on when it is its turn."""
-        if len(self.loading) >= self.width and lane.index not in self.loading:
+        if lane in self.loading:
+            return True
+        same_task = sum(other.task == lane.task for other in self.loading)
+        if same_task >= self.width or any(other.server == lane.server for other in self.loading):
             if lane not in self.waiting:
                 self.waiting.append(lane)
             return False
-        self.loading.add(lane.index)
+        self.loading.append(lane)
         return True
 
     def give(self, lane: Lane) -> None:
-        """Let the next one load."""
-        self.loading.discard(lane.index)
-        while self.waiting and len(self.loading) < self.width:
-            self.waiting.popleft().go()
+        """Let those go on who can, in the order in which they asked."""
+        if lane in self.loading:
+            self.loading.remove(lane)
+        # Who still can't goes to the end of a new queue, in the same order.
+        waiting, self.waiting = self.waiting, []
+        for other in waiting:
+            other.go()
 
 
 @dataclass(eq=False)
@@ -42,6 +48,8 @@ class Lane:
 
     state: State
     index: int
+    server: int
+    task: int
     rungs: dict[int, int]
     services: dict[int, Service]
     turns: Turns

@@ -39,7 +39,7 @@ class Outcome:
 
 
 def outcome_of(run: Run) -> Outcome:
-    """Sum a run up, without its warm-up."""
+    """Sum a run up; requests and CPU without its warm-up, swaps and core-seconds with it."""
     counted = run.arrival_seconds >= run.warm_up_seconds
     failed = ~np.isfinite(run.latency_seconds)
     accuracy = np.zeros(run.task.size)

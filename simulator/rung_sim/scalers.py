@@ -127,7 +127,7 @@ class PolicyScaler:
             Version(number + 1, version.accuracy, {"cores": Profile(1.0 / seconds[number], None, seconds[number])})
             for number, version in enumerate(self.versions)
         )
-        (active,) = seen.cores
+        active = seen.answering
         late = max(0, seen.second - 150)
 
         def samples(values: Sequence[float] | Floats, by: float) -> tuple[Sample, ...]:
@@ -136,7 +136,7 @@ class PolicyScaler:
         server = ServerState(
             "all", "cores", 1.0, utilization=samples(seen.used_cores, self.cores),
             demand={"images": samples(seen.arrivals, 1.0)}, active={"images": active + 1},
-            loaded={"images": frozenset({active + 1, *((active,) if active else ())})},
+            pending={"images": samples(seen.waiting, 1.0)}, loaded={"images": frozenset({active + 1})},
         )  # fmt: skip
         longest = max(version.service_seconds[self.cores] for version in self.versions)
         task = TaskState("images", known, self.slo_seconds - longest)

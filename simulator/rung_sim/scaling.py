@@ -9,6 +9,7 @@ been given to a backend is answered there, also when it goes.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -31,11 +32,14 @@ class ScaledVersion:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a scaler is told: the second, the arrivals and used cores of each second before, what runs now."""
+    """What a scaler is told: arrivals, used cores and waiting requests of each second before, and what is to run."""
 
     second: int
     arrivals: Sequence[float] | Floats
     used_cores: Sequence[float]
+    waiting: Sequence[int]
+    answering: int
+    """The most accurate version that answers now."""
     cores: Mapping[int, int]
 
 
@@ -64,6 +68,8 @@ class _Backend:
     free: list[float] = field(default_factory=list)
     """When each core is free, a heap."""
     credit: float = 0.0
+    starts: deque[float] = field(default_factory=deque)
+    """When those begin that wait for a core."""
     ends_seconds: float = float("inf")
 
     def __post_init__(self) -> None:
@@ -72,6 +78,7 @@ class _Backend:
     def serve(self, time: float) -> float:
         start = max(time, self.free[0])
         heapq.heapreplace(self.free, start + self.service_seconds)
+        self.starts.append(start)
         return start + self.service_seconds
 
 
@@ -113,10 +120,13 @@ def replay(
     finish = np.empty(arrivals.size)
     accuracy = np.empty(arrivals.size)
     used: list[float] = []
+    waiting: list[int] = []
     cores = np.zeros(seconds)
     place = 0
     for second in range(seconds):
-        wanted = scaler.decide(Seen(second, counts[:second], used, service.running()))
+        wanted = scaler.decide(
+            Seen(second, counts[:second], used, waiting, service.answering(second), service.running())
+        )
         if wanted is not None:
             service.go_to(wanted, float(second))
         busy = 0.0
@@ -128,6 +138,7 @@ def replay(
             place += 1
         cores[second] = sum(service.running().values()) if in_place else service.cores(float(second))
         used.append(min(busy, cores[second]))
+        waiting.append(service.waiting(second + 1.0))
     return Scaled(arrivals, finish - arrivals, accuracy, float(cores.sum()), service.changes, cores)
 
 
@@ -152,21 +163,35 @@ class _Service:
         self.changes += 1
         ready = now
         for version, cores in sorted(target.items()):
-            if there.get(version) != cores:
+            if there.get(version) != cores and not self._still_runs(version, cores, now):
                 kind = self.versions[version]
                 made = _Backend(version, cores, now + kind.load_seconds, kind.service_seconds[cores])
                 ready = max(ready, made.ready_seconds)
                 self.backends.append(made)
         for backend in self.backends:
+            if backend.ends_seconds <= now or backend.ready_seconds > now:
+                continue
+            # One that was about to go and is wanted again stays; the others answer until all is ready.
             stays = target.get(backend.version) == backend.cores
-            if backend.ends_seconds == float("inf") and not (stays or backend.ready_seconds > now):
-                backend.ends_seconds = ready
+            backend.ends_seconds = float("inf") if stays else ready
         # What was still being made for an earlier plan is not wanted any more.
-        self.backends = [
-            b
-            for b in self.backends
-            if b.ready_seconds <= now or target.get(b.version) == b.cores or b.ends_seconds <= now
-        ]
+        self.backends = [b for b in self.backends if b.ready_seconds <= now or target.get(b.version) == b.cores]
+
+    def _still_runs(self, version: int, cores: int, now: float) -> bool:
+        return any(b.version == version and b.cores == cores and b.ready_seconds <= now < b.ends_seconds
+                   for b in self.backends)  # fmt: skip
+
+    def answering(self, now: float) -> int:
+        """Return the most accurate version that is ready."""
+        ready = [b.version for b in self.backends if b.ready_seconds <= now < b.ends_seconds]
+        return max(ready or [b.version for b in self.backends], key=lambda version: self.versions[version].accuracy)
+
+    def waiting(self, now: float) -> int:
+        """Return how many requests wait for a core."""
+        for backend in self.backends:
+            while backend.starts and backend.starts[0] <= now:
+                backend.starts.popleft()
+        return sum(len(backend.starts) for backend in self.backends)
 
     def pick(self, time: float) -> _Backend:
         """Return the backend of the next request."""

@@ -112,9 +112,9 @@ class Simulation:
         self._names = [task.state.name for task in world.tasks]
         self._numbers = [sorted(version.number for version in task.state.versions) for task in world.tasks]
         self._state = self._begin(rates_rps)
-        turns = {name: Turns(world.pool.spec.rollout.max_concurrent) for name in self._names}
+        turns = Turns(world.pool.spec.rollout.max_concurrent)
         self._lanes = {
-            (server.name, task.state.name): self._lane(place, server, number, task, turns[task.state.name])
+            (server.name, task.state.name): self._lane(place, server, number, task, turns)
             for place, server in enumerate(world.servers)
             for number, task in enumerate(world.tasks)
         }
@@ -158,7 +158,7 @@ class Simulation:
             }
         self._state.choosing[lane] = self.options.choosing
         self._state.limit_seconds[lane] = task.state.slo_latency_seconds
-        return Lane(self._state, lane, rungs, services, turns)
+        return Lane(self._state, lane, place, number, rungs, services, turns)
 
     def run(self, progress: Progress = lambda share: None) -> Run:
         """Simulate to the end, and until the last request is answered."""

@@ -55,24 +55,26 @@ def open_forecaster(path: str) -> Lstm:
         raise NoForecaster(f"the network {path} can't be read: {getattr(error, 'strerror', None) or error}") from None
     if found.st_size > MOST_BYTES:
         raise NoForecaster(f"the network {path} has {found.st_size:,} bytes; {MOST_BYTES:,} are the most")
-    return _open(path, found.st_mtime_ns, found.st_size)
+    opened = _open(path, found.st_mtime_ns, found.st_size)
+    if isinstance(opened, str):
+        raise NoForecaster(opened)
+    return opened
 
 
 @lru_cache(maxsize=8)
-def _open(path: str, changed_ns: int, size: int) -> Lstm:
+def _open(path: str, changed_ns: int, size: int) -> Lstm | str:
+    """Return the forecaster, or why there is none: a pass a second must not read a bad file each time."""
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError:
-        raise NoForecaster("a network needs onnxruntime: pip install 'rung[lstm]'") from None
+        return "a network needs onnxruntime: pip install 'rung[lstm]'"
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise NoForecaster(f"the network {path} can't be used: {str(error)[:200]}") from None
-    shape = session.get_inputs()[0].shape
-    if len(session.get_inputs()) != 1 or len(shape) != 2 or shape[1] != WINDOWS:
-        raise NoForecaster(
-            f"the network {path} takes {shape}; one that rung-port forecaster trained takes (batch, {WINDOWS})"
-        )
+        return f"the network {path} can't be used: {str(error)[:200]}"
+    shapes = [each.shape for each in session.get_inputs()]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][1] != WINDOWS:
+        return f"the network {path} takes {shapes}; one that rung-port forecaster trained takes (batch, {WINDOWS})"
     return Lstm(path, session)

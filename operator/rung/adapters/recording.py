@@ -37,8 +37,10 @@ def record(
         rung.adapters.prometheus.MetricsUnavailable: when it can't be had.
     """
     labels = f"namespace={json.dumps(namespace)},model={json.dumps(model)}"
+    # The agent passes on Triton's counters: where both are scraped, each must count once.
     success, failure = (
-        f"sum(rate(nv_inference_request_{kind}{{{labels}}}[{window_seconds}s]))" for kind in ("success", "failure")
+        f"sum(max by (pod, version, reason) (rate(nv_inference_request_{kind}{{{labels}}}[{window_seconds}s])))"
+        for kind in ("success", "failure")
     )
     found: dict[int, float] = {}
     begin = end_seconds - seconds + 1

@@ -47,7 +47,8 @@ def record_to_files(
             if found.missing_seconds == seconds:
                 raise CannotRecord(
                     f"this Prometheus knows nothing of a model {task} in the namespace {namespace} in the last {last}; "
-                    f"does it scrape the Triton pods, and gives them the labels namespace and pod?"
+                    f"does it scrape the Triton pods, gives them the labels namespace and pod, and is --window "
+                    f"({window_seconds} s) at least twice its scrape interval?"
                 )
             path = folder / f"{task}.txt"
             path.write_text("".join(f"{rate:.2f}\n" for rate in found.rates_rps), encoding="utf-8")

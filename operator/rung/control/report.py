@@ -175,7 +175,7 @@ class Reporter:
         self._doubted = seen.doubted
         notes = {*seen.plan.notes, *seen.pool.notes}
         for note in sorted(notes - self._said):
-            self._tell(seen, "MemoryDropped", note, warning=True)
+            self._tell(seen, "PolicyNote", note, warning=True)
         self._said = notes
 
     def _tell(self, seen: Pass, reason: str, sentence: str, *, warning: bool = False) -> None:

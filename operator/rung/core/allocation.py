@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 TOLERANCE = 1e-9
 """Values closer than this are the same, and so are loads, relative to the limit."""
-MOST_NODES = 20_000
-"""Relaxations that are solved at most; after that, the best found is returned with its gap."""
+MOST_STEPS = 50_000
+"""Relaxations that are solved at most, each counted for every task; then the best found is returned with its gap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,8 @@ class _Node(NamedTuple):
     hulls: tuple[_Steps, ...]
 
 
-def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NODES) -> Allocation:
-    """Return the allocation of the highest value that keeps every limit; of equal ones, one of lower load.
+def best_allocation(tasks: Sequence[Sequence[Choice]], most_steps: int = MOST_STEPS) -> Allocation:
+    """Return an allocation of the highest value that keeps every limit.
 
     Total: no task gives the empty allocation, a task without choices none at all.
     """
@@ -69,7 +69,7 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NO
     limits = sorted({choice.most_total for choices in tasks for choice in choices if choice.most_total > -inf})
     if not limits:
         return Allocation(None, -inf)
-    search = _Search(most_nodes)
+    search = _Search(most_steps)
     by_load = [
         sorted((choice.load, -choice.value, place, choice.most_total) for place, choice in enumerate(choices))
         for choices in tasks
@@ -79,7 +79,7 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_nodes: int = MOST_NO
     for bound, limit in _bounds(by_load, price):
         if bound <= search.value + TOLERANCE:
             break
-        if search.nodes_left <= 0:
+        if search.steps_left <= 0:
             return Allocation(search.choices, search.value, max(search.missed, bound - search.value))
         _Knapsack(by_load, limit).solve(search)
     return Allocation(search.choices, search.value, search.missed)
@@ -144,7 +144,7 @@ def _climb(by_load: _ByLoad, search: _Search) -> float | None:
             if one[1] >= before[1] or more > one[3] or more > limit:
                 continue
             now[task], load, better = one, more, True
-            limit = min(each[3] for each in now)
+            limit = min(limit, one[3])
     search.take(-sum(one[1] for one in now), tuple(one[2] for one in now))
     return limit
 
@@ -152,8 +152,8 @@ def _climb(by_load: _ByLoad, search: _Search) -> float | None:
 class _Search:
     """The best allocation so far, and how much may still be spent."""
 
-    def __init__(self, most_nodes: int) -> None:
-        self.nodes_left = most_nodes
+    def __init__(self, most_steps: int) -> None:
+        self.steps_left = most_steps
         self.value = -inf
         self.choices: tuple[int, ...] | None = None
         self.missed = 0.0
@@ -178,8 +178,8 @@ class _Knapsack:
         """Tell the search of everything that is better than what it has."""
         if not all(self.ladders):
             return
-        bound, split, price = self._relax(self._root(), search)
-        if split is None or bound <= search.value + TOLERANCE or not self._reduce(price, search):
+        highest, split, price = self._relax(self._root(), search)
+        if split is None or highest <= search.value + TOLERANCE or not self._reduce(price, search):
             return
         stack = [self._root()]
         while stack:
@@ -187,8 +187,8 @@ class _Knapsack:
             bound, split, _ = self._relax(node, search)
             if bound <= search.value + TOLERANCE or split is None:
                 continue
-            if search.nodes_left <= 0:
-                search.missed = max(search.missed, bound - search.value)
+            if search.steps_left <= 0:
+                search.missed = max(search.missed, highest - search.value)
                 return
             task, place = split
             # The upper part first: it is searched last, after the lower one made the best known better.
@@ -229,7 +229,7 @@ class _Knapsack:
         Returns the bound; where to branch: the task that is split, and the first place of its upper part, None when
         the relaxation is an allocation, or nothing fits; and what a unit of load is worth there.
         """
-        search.nodes_left -= 1
+        search.steps_left -= len(self.ladders)
         places = list(node.starts)
         value = load = 0.0
         for ladder, place in zip(self.ladders, places, strict=True):

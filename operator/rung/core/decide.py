@@ -11,8 +11,8 @@ The rules, where there was a choice:
 - A task without any version that may be served has no target: what answers there goes on answering, and the reason says
   why. The same for a pinned task whose version is not there: nothing else may take its place.
 - Signals are stale when the newest CPU sample is older than `max_age_seconds`. The policy then gets no samples, so it
-  holds. `fallback_after_seconds` later, `Cheapest` lets the cheapest rung of each task answer, pinned ones excepted;
-  not under a policy that needs no signals.
+  holds; nor does it get those of a task whose newest sample of demand is as old. `fallback_after_seconds` later,
+  `Cheapest` lets the cheapest rung of each task answer, pinned ones excepted; not under a policy that needs no signals.
 - A task that answered before and does not now (a restart) gets back what was wanted, at once. The moment is noted as a
   disturbance of the server; the policy's own timers are not touched. A task whose version never comes back disturbs
   once, not for ever.
@@ -33,7 +33,7 @@ from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan, Target
 from rung.core.policies import base
 from rung.core.policies.base import Ladder, Policy
 from rung.core.servable import Exclusion, Servable, servable
-from rung.core.snapshot import Mode, PoolSnapshot, ServerState, TaskState
+from rung.core.snapshot import Mode, PoolSnapshot, Sample, ServerState, TaskState
 
 
 class FallbackBehavior(StrEnum):
@@ -147,11 +147,23 @@ def _prepare(
     state = replace(
         server,
         utilization=server.utilization if fresh else (),
+        demand=_fresh(server.demand, now, settings) if fresh else {},
+        pending=_fresh(server.pending, now, settings) if fresh else {},
         ladders={name: one.ladder for name, one in allowed.items()},
         wanted={name: number for name, number in memory.wanted.items() if name in here},
         disturbed_seconds=memory.disturbed_seconds,
     )
     return _Prepared(state, here, allowed, memory, age)
+
+
+def _fresh(by_task: Mapping[str, tuple[Sample, ...]], now: float, settings: Settings) -> dict[str, tuple[Sample, ...]]:
+    """Leave out the tasks whose newest sample is too old."""
+    ages = {task: signals.age_seconds(samples, now) for task, samples in by_task.items()}
+    return {
+        task: samples
+        for task, samples in by_task.items()
+        if (age := ages[task]) is not None and age <= settings.max_age_seconds
+    }
 
 
 def _complete(

@@ -33,13 +33,14 @@ class Forecaster(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LastMaximum:
-    """The highest rate of the last seconds, as VPA-like controllers and InfAdapter's training data have it."""
+    """The highest of the last rates, as controllers like VPA and InfAdapter's training data have it."""
 
-    window_seconds: int = 60
+    window: int = 60
+    """So many rates count."""
 
     def forecast(self, rates_rps: Sequence[float]) -> Forecast:
         """See `Forecaster.forecast`."""
-        highest = max(_clean(rates_rps[-self.window_seconds :]), default=0.0)
+        highest = max(_clean(rates_rps[-self.window :]), default=0.0)
         return Forecast(highest, highest)
 
 

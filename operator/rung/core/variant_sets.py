@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from math import inf
 
 TOLERANCE = 1e-9
+IDLE_RPS = 1e-6
 MOST_NODES = 200_000
 """Allocations that are looked at most; after that, the best found is returned with its gap."""
 
@@ -72,7 +73,10 @@ def best_variant_set(
         use_all: every unit has to be used (servers that are there anyway).
         most_nodes: see there.
     """
-    search = _Search(variants, load_rps if load_rps > 0 else 0.0, max(0, budget), alpha, beta, use_all, most_nodes)
+    # Servers that are there anyway are to be as accurate as they can, whether or not anybody asks now.
+    least_rps = IDLE_RPS if use_all else 0.0
+    load = load_rps if load_rps > least_rps else least_rps
+    search = _Search(variants, load, max(0, budget), alpha, beta, use_all, most_nodes)
     search.explore(0, search.budget, search.load_rps, 0.0)
     if search.units is not None:
         return search.result(search.units, feasible=True)
@@ -141,7 +145,6 @@ class _Search:
         self._taken[number] = 0
 
     def _worth(self, variant: Variant, carried_rps: float) -> float:
-        # Without load every version is as accurate as it is: then the accuracy is that of the best that is chosen.
         return variant.accuracy * (carried_rps / self.load_rps if self.load_rps > 0 else 0.0)
 
     def _take(self, value: float) -> None:

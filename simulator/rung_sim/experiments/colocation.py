@@ -48,12 +48,12 @@ def _run(
 
 def _reflex_entries() -> list[Entry]:
     stepwise = next(each for each in setting.entries() if each.label == "Stepwise")
-    frontier = setting.fixed("Frontier", "", RELAXED)
+    frontier = setting.fixed("Frontier", "50 % late planned", RELAXED)
     return [setting.with_reflex(stepwise, 2), setting.with_reflex(frontier, 2)]
 
 
-def _find(entries: Sequence[Entry], label: str, start: str = "") -> int:
-    return next(n for n, e in enumerate(entries) if e.label == label and e.setting.startswith(start))
+def _find(entries: Sequence[Entry], label: str) -> int:
+    return next(n for n, e in enumerate(entries) if e.label == label)
 
 
 def _against_stepwise(entries: Sequence[Entry], found: Sequence[Sequence[Outcome]]) -> list[str]:

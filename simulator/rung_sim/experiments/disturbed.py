@@ -74,6 +74,7 @@ def _neighbour(entries: Sequence[Entry], data: Path, seeds: Sequence[int]) -> tu
     """Return the table's rows, and the late share by ten seconds from a minute before the neighbour on."""
     day = setting.trace(setting.need(data, setting.TWITTER_DAY))
     world = setting.three_tasks()
+    (slo_seconds,) = {task.state.slo_latency_seconds for task in world.tasks}
     begin = NEIGHBOUR.begin_seconds
     bins = (60 + WINDOW_SECONDS) // BIN_SECONDS
     rows, shares = [], {}
@@ -86,7 +87,7 @@ def _neighbour(entries: Sequence[Entry], data: Path, seeds: Sequence[int]) -> tu
             place = ((run.arrival_seconds - (begin - 60)) // BIN_SECONDS).astype(int)
             seen = (place >= 0) & (place < bins)
             all_of += np.bincount(place[seen], minlength=bins)[:bins]
-            late += np.bincount(place[seen & (run.latency_seconds > 0.4)], minlength=bins)[:bins]
+            late += np.bincount(place[seen & (run.latency_seconds > slo_seconds)], minlength=bins)[:bins]
         share = late / np.maximum(all_of, 1)
         shares[entry.label] = share
         minute, after = slice(6, 12), slice(12, 18)

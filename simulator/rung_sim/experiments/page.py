@@ -68,11 +68,16 @@ def summary(entries: Sequence[Entry], by_entry: Sequence[Sequence[Outcome]], cap
         cold, _ = mean_and_interval([float(each.swaps["cold"]) for each in found])
         rows.append(
             [
-                entry.label, entry.setting, f"{late:.3f} ± {late_half:.3f}", f"{worth:.2f} ± {worth_half:.2f}",
+                entry.label, entry.setting, _with_interval(late, late_half, 3), _with_interval(worth, worth_half, 2),
                 f"{requested:.2f}", f"{cpu:.1f}", f"{warm:.0f}", f"{cold:.0f}", f"{sum(each.failed for each in found)}",
             ]
         )  # fmt: skip
     return Table(columns, rows, caption)
+
+
+def _with_interval(mean: float, half: float, digits: int) -> str:
+    """Write a mean; of one run alone there is no interval."""
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if half > 0 else "")
 
 
 def points(entries: Sequence[Entry], by_entry: Sequence[Sequence[Outcome]]) -> dict[str, list[tuple[float, float]]]:

@@ -152,12 +152,11 @@ def _oracle(late: float) -> Entry:
     )
 
 
-def with_reflex(
-    entry: Entry, standby_below: int, policy: Callable[[Mapping[str, Floats]], Policy] | None = None
-) -> Entry:
+def with_reflex(entry: Entry, standby_below: int) -> Entry:
     """Return an entry with the reflex below it and some rungs loaded for it."""
+    below = "all rungs loaded" if standby_below >= ALL_RUNGS else f"{standby_below} below loaded"
     return Entry(
-        f"{entry.label}+reflex", f"{standby_below} rungs below", entry.make,
+        f"{entry.label}+reflex", f"{entry.setting}, {below}" if entry.setting else below, entry.make,
         replace(entry.settings, standby_below=standby_below), replace(entry.options, choosing=Choosing.REFLEX),
     )  # fmt: skip
 
@@ -193,5 +192,6 @@ def mean_and_interval(values: Sequence[float]) -> tuple[float, float]:
     """Return the mean and half the width of its 95 % confidence interval (Student's t; 0 for one value)."""
     if len(values) < 2:
         return fmean(values), 0.0
-    quantile = _T.get(len(values) - 1, 1.96)
+    # Above the table, its last: a little too wide.
+    quantile = _T.get(len(values) - 1, _T[9])
     return fmean(values), quantile * stdev(values) / len(values) ** 0.5

@@ -332,7 +332,7 @@ async def test_missing_metrics_and_dropped_memory_are_told_once(site: Site) -> N
     for _ in range(2):
         seen = site.look(metrics_problem="gone")
         report.reporter.report(replace(seen, plan=replace(seen.plan, notes=("dropped",))), [])
-    assert report.events() == ["MetricsMissing", "MemoryDropped"]
+    assert report.events() == ["MetricsMissing", "PolicyNote"]
     report.reporter.report(site.look(), [])
     assert report.events() == ["MetricsBack"]
 

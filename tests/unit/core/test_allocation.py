@@ -56,7 +56,7 @@ def test_no_task_is_an_empty_allocation_and_a_task_without_a_choice_none_at_all(
 def test_a_search_that_is_cut_off_says_by_how_much_it_may_be_wrong() -> None:
     ladder = [Choice(step**0.9 + task * 0.01, step + task * 0.013, 7.03) for task in range(1) for step in range(6)]
     tasks = [[Choice(c.value + k * 0.011, c.load + k * 0.017, 7.03) for c in ladder] for k in range(5)]
-    whole, cut = best_allocation(tasks), best_allocation(tasks, most_nodes=3)
+    whole, cut = best_allocation(tasks), best_allocation(tasks, most_steps=15)
     assert whole.gap == 0
     assert cut.gap > 0
     assert cut.value + cut.gap >= whole.value - 1e-9

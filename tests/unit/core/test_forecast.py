@@ -45,7 +45,7 @@ def test_past_errors_widen_it() -> None:
 
 
 def test_the_last_maximum_forgets() -> None:
-    assert LastMaximum(window_seconds=3).forecast([9.0, 1.0, 2.0, 1.0]).expected_rps == 2
+    assert LastMaximum(window=3).forecast([9.0, 1.0, 2.0, 1.0]).expected_rps == 2
     assert LastMaximum().forecast([]).high_rps == 0
 
 

@@ -267,3 +267,21 @@ def test_a_step_down_saves_40_percent_or_reaches_the_bottom(
     assert after <= 0.6 * before * (1 + 1e-6) or after == pytest.approx(bottom)
     codes = {reason.code for reason in plan.reasons}
     assert codes == {Code.AT_BOTTOM} if chosen == active else codes <= {Code.STEP_DOWN, Code.STEADY}
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [Frontier(), Stepwise(), ModelSwitching(), InFaaS(), InfAdapter(), Proteus(), Static()],
+    ids=lambda policy: policy.name,
+)
+def test_a_thousand_tasks_on_one_server_have_a_plan_and_a_reason_each(policy: Policy) -> None:
+    made = tuple(Version(n, 0.5 + 0.08 * n, {"pi": Profile(2000.0 / 2**n)}) for n in range(1, 6))
+    states = tuple(TaskState(f"task-{n:04}", made, 0.4, weight=1 + n % 7) for n in range(1000))
+    second = {state.name: tuple(Sample(991.0 + k, 0.2 + n % 5) for k in range(10)) for n, state in enumerate(states)}
+    busy = tuple(Sample(991.0 + k, 0.9) for k in range(10))
+    server = ServerState("a", "pi", 1.0, utilization=busy, demand=second, active={s.name: 5 for s in states})
+    snapshot = PoolSnapshot(1000.0, (server,), states)
+    memory: object = {}
+    for now in (900.0, 1000.0):
+        plan, memory = decide(policy, replace(snapshot, time_seconds=now), memory, Settings())
+        assert len(plan.reasons) == len(plan.servers[0].targets) == 1000

@@ -32,12 +32,14 @@ from rung.core.memory import is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane
 from rung.core.policies.lane import Lane
-from rung.core.snapshot import PoolSnapshot, ServerState
+from rung.core.snapshot import Mode, PoolSnapshot, ServerState
 
 LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
 """A profile that is off by more than this is no profile."""
 TRUSTED_FACTOR = 1.2
 """What costs more than this by its profile is corrected all the same, and its administrators are told."""
+LEAST_LATE, MOST_LATE = 1e-6, 0.5
+"""However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
 LEAST_SAMPLES = 3
 """Fewer settled CPU samples say nothing of the factor."""
 HISTORY_SECONDS = 90.0
@@ -153,6 +155,7 @@ class _Server:
         self.lanes = lane.lanes_on(snapshot, server)
         self.cores = lane.usable_cores(server.capacity_cores)
         self.gap = 0.0
+        self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
         self.factor = self._factor(before.factor)
         # What waits has to go in the next seconds, besides what comes.
         waiting = [one.pending[-1] if one.pending and parameters.drain_seconds > 0 else 0.0 for one in self.lanes]
@@ -169,7 +172,8 @@ class _Server:
         changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
         after = _Remembered(
             factor=self.factor if changed else self.before.factor,
-            since_seconds=self.now if changed or self.since_seconds is None else self.since_seconds,
+            # A change has taken effect when what was wanted answers.
+            since_seconds=self.now if changed or self.since_seconds is None or not self.settled else self.since_seconds,
             looseness=self.before.looseness if self.judged_seconds == self.before.judged_seconds else self.looseness,
             judged_seconds=self.judged_seconds,
         )
@@ -238,10 +242,15 @@ class _Server:
         """Return the best rungs, none above `most`; None where nothing keeps the limit."""
         choices = []
         for one, rate, top in zip(self.lanes, demand, most, strict=True):
-            choices.append([self._choice(one, rung, rate, priced=priced) for rung in range(top + 1)])
+            # Of a task whose demand is not known, nothing says what another version would do.
+            rungs = range(top + 1) if one.rates_rps else [top if one.present is None else one.present]
+            choices.append([self._choice(one, rung, rate, priced=priced) for rung in rungs])
         found = best_allocation(choices)
         self.gap = max(self.gap, found.gap)
-        return None if found.choices is None else list(found.choices)
+        if found.choices is None:
+            return None
+        chosen = zip(self.lanes, found.choices, most, strict=True)
+        return [place if one.rates_rps else (top if one.present is None else one.present) for one, place, top in chosen]
 
     def _choice(self, one: Lane, rung: int, rate_rps: float, *, priced: bool) -> Choice:
         value = one.weight * one.worth(rung)
@@ -256,7 +265,7 @@ class _Server:
 
     def _limit(self, one: Lane) -> float:
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
-        return max(1e-6, planned * self.looseness)
+        return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
 
     def _keeps(self, rungs: Sequence[int], demand: Sequence[float]) -> bool:
         """Tell whether an allocation keeps the limit of every lane."""
@@ -295,7 +304,7 @@ class _Server:
         """Return the highest demand of the last seconds, each as it would have been foreseen."""
         if one.state.declared_demand_rps is not None:
             return one.demand_rps or 0.0
-        width = self.p.forecast.level_seconds
+        width = max(1, min(self.p.forecast.level_seconds, len(one.rates_rps), round(self.p.remember_seconds)))
         sums = [0.0, *accumulate(one.rates_rps[-round(self.p.remember_seconds) :])]
         highest = max((after - before for before, after in zip(sums, sums[width:], strict=False)), default=0.0) / width
         return highest + self.p.forecast.noise(highest, width)
@@ -303,8 +312,11 @@ class _Server:
     # ------------------------------------------------------------------------------------------------------- learning
 
     def _factor(self, before: float) -> float:
-        """Return by what the profiles have to be multiplied, from the settled seconds since the last change."""
-        if self.since_seconds is None or not self.p.calibrate:
+        """Return by what the profiles have to be multiplied, from the settled seconds since the last change.
+
+        While something wanted does not answer yet, what was used belongs to what was there before.
+        """
+        if self.since_seconds is None or not self.p.calibrate or not self.settled:
             return before
         after = max(self.since_seconds, self.server.disturbed_seconds or -inf) + self.p.settle_seconds
         used = {

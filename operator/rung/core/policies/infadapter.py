@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from typing import Any
 
 from rung.core import signals
@@ -76,7 +77,8 @@ class _Group:
 
     @property
     def key(self) -> str:
-        return f"{self.task}@{self.hardware_class}"
+        numbers = ",".join(str(version.number) for version in self.lanes[0][1].ladder)
+        return f"{self.task}@{self.hardware_class}/{numbers}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +118,9 @@ class InfAdapter:
         """Divide the servers of each task. Memory: by task and class, when it was decided and how often agreed."""
         now = snapshot.time_seconds
         before = _read(memory, now)
-        after: dict[str, _Remembered] = {}
+        tasks = {task.name for task in snapshot.tasks}
+        # Servers that are away for a moment are not forgotten.
+        after = {key: each for key, each in before.items() if key.partition("@")[0] in tasks}
         ready = [server for server in snapshot.servers if server.ready]
         lanes = {server.name: lanes_on(snapshot, server) for server in ready}
         shared: dict[tuple[str, str], _Shared] = {}
@@ -145,7 +149,7 @@ class InfAdapter:
         newcomers = any(lane.present is None for _, lane in group.lanes)
         since = now - (before.first_seconds if before.decided_seconds is None else before.decided_seconds)
         wait = p.first_after_seconds if before.decided_seconds is None else p.decide_every_seconds
-        rates = [sum(rate) for rate in zip(*(_maxima(lane) for _, lane in group.lanes), strict=False)]
+        rates = _maxima([lane.rates_rps for _, lane in group.lanes])
         if not rates:
             return _hold(group, Code.STALE_METRICS, "its demand is not known"), before
         if since < wait and not newcomers:
@@ -153,7 +157,7 @@ class InfAdapter:
             return _hold(group, Code.SETTLING, f"{since:.0f} s since {last} ({wait:.0f} s are waited)"), before
         load = p.forecaster.forecast(rates).expected_rps * (1.0 + p.margin)
         found, capacities = self._solve(group, load)
-        less = _capacity(group, capacities, found) < _present_capacity(group, capacities) - 1e-9
+        less = _capacity(capacities, found) < _present_capacity(group, capacities) - 1e-9
         decided = _Remembered(before.first_seconds, now, before.agreed + 1 if less else 0)
         why = f"{load:.1f} inferences/s are predicted for {len(group.lanes)} server(s)"
         if less and decided.agreed < p.agreeing and not newcomers:
@@ -186,7 +190,7 @@ class InfAdapter:
                     accuracy=first.worth(rung),
                     capacity_rps=tuple(capacities[rung] * n if n in steps else 0.0 for n in range(servers + 1)),
                     load_seconds=load_seconds if load_seconds is not None and 0 < load_seconds < 1e6 else 1.0,
-                    loaded=any(lane.warm(rung) for _, lane in group.lanes if rung < len(lane.ladder)),
+                    loaded=any(lane.warm(rung) for _, lane in group.lanes),
                 )
             )
         found = best_variant_set(variants, load_rps, servers, alpha=p.alpha, beta=p.beta, use_all=True)
@@ -207,13 +211,15 @@ def _groups(ready: Sequence[ServerState], lanes: Mapping[str, Sequence[Lane]]) -
     return groups
 
 
-def _maxima(lane: Lane) -> list[float]:
-    """Return the highest rate of each of the last minutes, the oldest first; the newest may be a part of one."""
-    rates = lane.rates_rps[-WINDOW_SECONDS * WINDOWS :]
-    first = len(rates) % WINDOW_SECONDS
-    parts = [rates[:first]] if first else []
-    parts += [rates[start : start + WINDOW_SECONDS] for start in range(first, len(rates), WINDOW_SECONDS)]
-    return [max(part) for part in parts]
+def _maxima(rates_rps: Sequence[Sequence[float]]) -> list[float]:
+    """Return the highest rate of all servers together in each of the last minutes, the oldest first.
+
+    The oldest may be a part of a minute. Empty when no server's rates are known.
+    """
+    newest_first = zip_longest(*(rates[::-1] for rates in rates_rps), fillvalue=0.0)
+    together = [sum(each) for each in islice(newest_first, WINDOW_SECONDS * WINDOWS)]
+    minutes = [max(together[start : start + WINDOW_SECONDS]) for start in range(0, len(together), WINDOW_SECONDS)]
+    return minutes[::-1]
 
 
 def _hold(group: _Group, code: Code, why: str) -> _Shared:
@@ -221,7 +227,7 @@ def _hold(group: _Group, code: Code, why: str) -> _Shared:
     return _Shared(rungs, {}, code, why, {})
 
 
-def _capacity(group: _Group, capacities: Sequence[float], found: VariantSet) -> float:
+def _capacity(capacities: Sequence[float], found: VariantSet) -> float:
     return sum(units * capacity for units, capacity in zip(found.units, capacities, strict=True))
 
 

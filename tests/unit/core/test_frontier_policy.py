@@ -1,0 +1,115 @@
+"""Frontier on cases worked out by hand: what it learns, what it never believes, and when it moves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rung.core.decide import Settings, decide
+from rung.core.plan import Code
+from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
+
+NOW = 1000.0
+CPU_SECONDS = {1: 0.01, 2: 0.03, 3: 0.1}
+TASK = TaskState(
+    "digits",
+    tuple(Version(n, 0.5 + 0.15 * n, {"pi": Profile(1 / c, None, c)}) for n, c in CPU_SECONDS.items()),
+    0.4,
+)
+
+
+def samples(value: float, until: float = NOW, seconds: int = 60) -> tuple[Sample, ...]:
+    return tuple(Sample(until - seconds + 1 + k, value) for k in range(seconds))
+
+
+def server(rate: float, active: int = 3, **more: Any) -> ServerState:
+    state = ServerState(
+        "a", "pi", 1.0, utilization=samples(rate * CPU_SECONDS[active]), demand={"digits": samples(rate)},
+        active={"digits": active}, loaded={"digits": frozenset({active, max(1, active - 1)})},
+    )  # fmt: skip
+    return replace(state, **more)
+
+
+def after(
+    state: ServerState, task: TaskState = TASK, policy: Frontier | None = None, **remembered: Any
+) -> tuple[int, Code, Any]:
+    """Return what is wanted, why, and what is remembered of the server, a minute after the last change."""
+    memory = {"servers": {"a": {"factor": 1.0, "since_seconds": NOW - 60, **remembered}}}
+    plan, kept = (policy or Frontier()).decide(PoolSnapshot(NOW, (state,), (task,)), memory)
+    found: Any = kept["servers"]
+    return plan.servers[0].targets["digits"].active, plan.reasons[0].code, found["a"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "active", "wanted"), [(0.2, 1, 3), (3.0, 1, 2), (3.0, 3, 2), (12.0, 3, 2), (0.2, 3, 3)]
+)
+def test_demand_decides(rate: float, active: int, wanted: int) -> None:
+    assert after(server(rate, active))[0] == wanted
+
+
+def test_it_goes_down_through_what_is_loaded() -> None:
+    busy = server(30.0, 3, loaded={"digits": frozenset({2, 3})})
+    assert after(busy)[0] == 2, "a load takes its time; until then the standby answers"
+
+
+def test_however_loose_the_limit_an_overloaded_server_is_no_good_one() -> None:
+    lenient = replace(TASK, objective=0.9)
+    calm_for_an_hour: dict[str, Any] = {"looseness": 100.0, "judged_seconds": NOW - 3600}
+    assert after(server(15.0, 3), lenient, **calm_for_an_hour)[0] < 3
+    assert after(server(15.0, 2), lenient, **calm_for_an_hour)[0] == 2
+
+
+def test_answers_that_are_late_make_it_strict_at_once_and_calm_loose_again() -> None:
+    late = server(5.0, 2, pending={"digits": samples(30.0)})
+    _, _, kept = after(late, looseness=8.0, judged_seconds=NOW - 60)
+    assert (kept["looseness"], kept["judged_seconds"]) == (8.0, NOW), "twice as loose after a minute, then half of it"
+    _, _, calm = after(server(5.0, 2), looseness=8.0, judged_seconds=NOW - 60)
+    assert (calm["looseness"], calm["judged_seconds"]) == (8.0, NOW - 60), "nothing is written while nothing happens"
+
+
+def test_costs_are_learned_from_settled_seconds_and_from_nothing_else() -> None:
+    dear = server(4.0, 2, utilization=samples(0.24))
+    plan, _ = Frontier().decide(PoolSnapshot(NOW, (dear,), (TASK,)), {"servers": {"a": {"since_seconds": NOW - 60}}})
+    assert plan.reasons[0].numbers["factor"] == pytest.approx(1.73, abs=0.02), "twice what the profile says, in time"
+    assert not plan.servers[0].profile_trusted
+    on_its_way = replace(dear, wanted={"digits": 3})
+    plan, _ = Frontier().decide(
+        PoolSnapshot(NOW, (on_its_way,), (TASK,)), {"servers": {"a": {"since_seconds": NOW - 60}}}
+    )
+    assert plan.reasons[0].numbers["factor"] == 1.0
+    plan, _ = Frontier(FrontierParameters(calibrate=False)).decide(PoolSnapshot(NOW, (dear,), (TASK,)), {})
+    assert plan.reasons[0].numbers["factor"] == 1.0
+
+
+def test_old_samples_decide_nothing() -> None:
+    """The last that was seen was a flood; then nothing more was scraped."""
+    flood = server(30.0, 3)
+    old = replace(
+        flood, utilization=samples(1.0, NOW - 20), demand={"digits": samples(30.0, NOW - 20)},
+        pending={"digits": samples(50.0, NOW - 20)},
+    )  # fmt: skip
+    plan, _ = decide(Frontier(), PoolSnapshot(NOW, (old,), (TASK,)), {}, Settings())
+    assert plan.servers[0].targets["digits"].active == 3
+    assert plan.reasons[0].code is Code.STALE_METRICS
+    fresh, _ = decide(Frontier(), PoolSnapshot(NOW, (flood,), (TASK,)), {}, Settings())
+    assert fresh.servers[0].targets["digits"].active < 3
+
+
+def test_a_task_whose_demand_is_not_known_stays_where_it_is() -> None:
+    other = replace(TASK, name="parity")
+    state = replace(server(0.2, 1), active={"digits": 1, "parity": 2}, loaded={})
+    plan, _ = Frontier().decide(
+        PoolSnapshot(NOW, (state,), (TASK, other)), {"servers": {"a": {"since_seconds": NOW - 60}}}
+    )
+    assert {name: target.active for name, target in plan.servers[0].targets.items()} == {"digits": 3, "parity": 2}
+
+
+@pytest.mark.parametrize("seconds", [5.0, 6.0, 45.0])
+def test_a_step_up_has_room_for_what_was_just_asked(seconds: float) -> None:
+    """For as long as is remembered: a wave of 40/s that has just gone."""
+    wave = (*samples(40.0, NOW - 1, 30), *samples(0.0, NOW, 1))
+    policy = Frontier(FrontierParameters(remember_seconds=seconds))
+    assert after(server(0.2, 1, demand={"digits": wave}), policy=policy)[0] == 1
