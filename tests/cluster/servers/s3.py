@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import signal
 import socket
 import subprocess
 import time
@@ -19,6 +18,7 @@ import yaml
 from rung.adapters.s3 import ModelRepository
 from rung.core.repository_layout import config_key, model_key, profile_key, version_key
 from rung_devcluster.tools import ensure_tools
+from servers.hanging import hang
 from servers.ports import free_port
 
 ACCESS_KEY = "rung"
@@ -88,7 +88,7 @@ class S3Server:
     def hang(self) -> None:
         """Stop it, so that it takes connections and never answers."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        hang(self.process.pid)
 
     def repository(self, **options: float | str) -> ModelRepository:
         """A client for it."""
