@@ -116,7 +116,7 @@ def infadapter(data: Path, seeds: Sequence[int], say: Callable[[str], None], lst
             f"{len(seeds)} seeds. Cores are paid for from the beginning of a pod on. Frontier scales nothing: it swaps "
             "versions in place on all twenty cores, which are there anyway on an edge server."
         ),
-        command="make experiment NAME=infadapter",
+        command='make experiment NAME=infadapter ARGS="--lstm forecaster.onnx"  # of `rung-port forecaster TRACE`',
         tables=[
             Table(
                 ["policy", "late, %", "accuracy, %", "accuracy lost, points", "cores, mean", "p99, s", "changes"], rows
