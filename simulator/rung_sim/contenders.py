@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from rung.api import PolicyName, PolicySpec
 from rung.control.policies import build_policy
@@ -37,10 +38,9 @@ class Contender:
     settings: Settings
     options: Options
 
-    def with_reflex(self, standby_below: int | None = None) -> Contender:
-        """Return the same policy with the reflex below it, and perhaps with more rungs loaded."""
-        settings = self.settings if standby_below is None else replace(self.settings, standby_below=standby_below)
-        return Contender(f"{self.label}+reflex", self.policy, settings, replace(self.options, choosing=Choosing.REFLEX))
+    def with_reflex(self) -> Contender:
+        """Return the same policy with the reflex below it."""
+        return replace(self, label=f"{self.label}+reflex", options=replace(self.options, choosing=Choosing.REFLEX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Oracle:
 
     rates_rps: Mapping[str, Floats]
     late_share: float | None = None
-    name: str = ORACLE
-    metric: Metric = Metric.INVERSE_THROUGHPUT
-    needs_signals: bool = False
-    history_seconds: float = 0.0
+    name: ClassVar[str] = ORACLE
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = False
+    history_seconds: ClassVar[float] = 0.0
     _frontier: Frontier = field(init=False)
 
     def __post_init__(self) -> None:

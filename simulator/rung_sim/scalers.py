@@ -11,21 +11,13 @@ from rung.core.decide import Settings, decide
 from rung.core.forecast import ExponentialMean, Forecaster
 from rung.core.plan import Memory
 from rung.core.policies.base import Policy
+from rung.core.policies.infadapter import WINDOWS, minute_maxima
 from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
 from rung.core.variant_sets import Variant, best_variant_set
 from rung_sim.engine import Floats
 from rung_sim.scaling import ScaledVersion, Seen, Wanted
 
-WINDOW_SECONDS, WINDOWS = 60, 10
 VPA_HALF_LIFE_SECONDS = 24 * 3600.0
-VPA_BUCKETS = 200
-
-
-def _predicted(seen: Seen, forecaster: Forecaster, margin: float) -> float:
-    recent = np.asarray(seen.arrivals[-WINDOW_SECONDS * WINDOWS :])
-    parts = [recent[max(0, end - WINDOW_SECONDS) : end] for end in range(recent.size, 0, -WINDOW_SECONDS)][::-1]
-    maxima = [float(part.max()) for part in parts]
-    return forecaster.forecast(maxima).expected_rps * (1.0 + margin)
 
 
 @dataclass
@@ -47,7 +39,7 @@ class InfAdapterScaler:
         """See `Scaler.decide`."""
         if seen.second < 120 or seen.second % 30:
             return None
-        load = _predicted(seen, self.forecaster, self.margin)
+        load = self.forecaster.forecast(minute_maxima([list(seen.arrivals)])).expected_rps * (1.0 + self.margin)
         wanted = self._solve(seen, load)
         before = sum(self.versions[v].capacity_rps[n] for v, n in seen.cores.items())
         after = sum(self.versions[v].capacity_rps[n] for v, n in wanted.cores.items())

@@ -105,6 +105,14 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**63
 
 
+def entries(memory: object, key: str) -> dict[str, Mapping[str, object]]:
+    """Return the mappings under a key of a policy's memory, by name; what is malformed is as if it had never been."""
+    found = memory.get(key) if isinstance(memory, Mapping) else None
+    if not isinstance(found, Mapping):
+        return {}
+    return {str(name): entry for name, entry in found.items() if isinstance(entry, Mapping)}
+
+
 def _server(entry: object, now_seconds: float) -> ServerMemory | None:
     wanted = entry.get("wanted", {}) if isinstance(entry, Mapping) else None
     if not isinstance(entry, Mapping) or not isinstance(wanted, Mapping):

@@ -23,12 +23,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import fsum, inf, isfinite
+from typing import ClassVar
 
 from rung.core import signals, tail
 from rung.core.allocation import Choice, best_allocation
 from rung.core.forecast import Trend
 from rung.core.frontier import Metric
-from rung.core.memory import is_number
+from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane
 from rung.core.policies.lane import Lane
@@ -102,22 +103,11 @@ class _Decision:
 class Frontier:
     """The policy; see the module's text."""
 
+    name: ClassVar[str] = "Frontier"
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = True
+
     parameters: FrontierParameters = field(default_factory=FrontierParameters)
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "Frontier"
-
-    @property
-    def metric(self) -> Metric:
-        """Return what a version costs."""
-        return Metric.INVERSE_THROUGHPUT
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it plans by demand and CPU."""
-        return True
 
     @property
     def history_seconds(self) -> float:
@@ -390,14 +380,11 @@ def _plain(each: _Remembered) -> dict[str, float | None]:
 
 def _read(memory: Memory) -> dict[str, _Remembered]:
     """Read the memory; what is malformed is as if it had never been."""
-    servers = memory.get("servers") if isinstance(memory, Mapping) else None
     found: dict[str, _Remembered] = {}
-    for name, entry in servers.items() if isinstance(servers, Mapping) else ():
-        if not isinstance(entry, Mapping):
-            continue
+    for name, entry in entries(memory, "servers").items():
         factor, since = entry.get("factor"), entry.get("since_seconds")
         looseness, late = entry.get("looseness"), entry.get("judged_seconds")
-        found[str(name)] = _Remembered(
+        found[name] = _Remembered(
             min(MOST_FACTOR, max(LEAST_FACTOR, factor)) if is_number(factor) else 1.0,
             float(since) if is_number(since) else None,
             min(1e3, max(1e-3, looseness)) if is_number(looseness) else 1.0,

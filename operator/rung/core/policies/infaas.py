@@ -11,12 +11,11 @@ maximal throughput (measured at the service level) is times that part; where non
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
+from typing import ClassVar
 
 from rung.core.frontier import Metric, metric_of
-from rung.core.memory import is_number
+from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base
 from rung.core.policies.lane import DEMAND_WINDOW_SECONDS, Choice, Lane, lanes_on, plan_and_reasons
@@ -27,24 +26,13 @@ from rung.core.snapshot import PoolSnapshot
 class InFaaS:
     """The policy; see the module's text."""
 
+    name: ClassVar[str] = "InFaaS"
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = True
+    history_seconds: ClassVar[float] = DEMAND_WINDOW_SECONDS
+
     quiet_votes: int = 10
     """Decisions in a row in which a cheaper version would do, before it is taken."""
-    history_seconds: float = DEMAND_WINDOW_SECONDS
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "InFaaS"
-
-    @property
-    def metric(self) -> Metric:
-        """Return what makes the ladder; what it minimises is in the module's text."""
-        return Metric.INVERSE_THROUGHPUT
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it goes by demand."""
-        return True
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Judge each task of each server by itself. Memory: `{"servers": {name: {task: votes}}}`, without zeros."""
@@ -96,13 +84,8 @@ class InFaaS:
 
 def _candidates(lane: Lane) -> list[int]:
     """Return the rungs whose latency keeps the service level, or all where none does, cheapest first."""
-    latencies = [
-        profile.latency_p95_seconds if (profile := version.profiles.get(lane.hardware_class)) is not None else None
-        for version in lane.ladder
-    ]
-    kept = [
-        rung for rung, p95 in enumerate(latencies) if p95 is None or not p95 > lane.state.slo_latency_seconds
-    ] or list(range(len(lane.ladder)))
+    rungs = range(len(lane.ladder))
+    kept = [rung for rung in rungs if lane.keeps_service_level(rung)] or list(rungs)
     memory = {rung: _memory_bytes(lane, rung) for rung in kept}
     if all(held is not None for held in memory.values()):
         return sorted(kept, key=lambda rung: (memory[rung] or 0, lane.costs[rung], rung))
@@ -122,13 +105,7 @@ def _capacity_rps(lane: Lane, rung: int) -> float:
 
 
 def _read(memory: Memory) -> dict[str, dict[str, int]]:
-    servers = memory.get("servers") if isinstance(memory, Mapping) else None
-    found: dict[str, dict[str, int]] = {}
-    for name, entry in servers.items() if isinstance(servers, Mapping) else ():
-        if isinstance(entry, Mapping):
-            found[str(name)] = {
-                str(task): int(votes)
-                for task, votes in entry.items()
-                if is_number(votes) and isfinite(votes) and 0 <= votes < 1e6
-            }
-    return found
+    return {
+        name: {str(task): int(votes) for task, votes in entry.items() if is_number(votes) and 0 <= votes < 1e6}
+        for name, entry in entries(memory, "servers").items()
+    }

@@ -18,12 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, zip_longest
-from typing import Any
+from typing import Any, ClassVar
 
 from rung.core import signals
 from rung.core.forecast import ExponentialMean, Forecaster
 from rung.core.frontier import Metric, metric_of
-from rung.core.memory import is_number
+from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies.lane import Choice, Lane, lanes_on, plan_and_reasons
 from rung.core.snapshot import PoolSnapshot, ServerState
@@ -96,23 +96,12 @@ class _Shared:
 class InfAdapter:
     """The policy; see the module's text."""
 
+    name: ClassVar[str] = "InfAdapter"
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = True
+    history_seconds: ClassVar[float] = WINDOW_SECONDS * WINDOWS
+
     parameters: InfAdapterParameters = field(default_factory=InfAdapterParameters)
-    history_seconds: float = WINDOW_SECONDS * WINDOWS
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "InfAdapter"
-
-    @property
-    def metric(self) -> Metric:
-        """Return what a version costs."""
-        return Metric.INVERSE_THROUGHPUT
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it predicts demand."""
-        return True
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Divide the servers of each task. Memory: by task and class, when it was decided and how often agreed."""
@@ -149,7 +138,7 @@ class InfAdapter:
         newcomers = any(lane.present is None for _, lane in group.lanes)
         since = now - (before.first_seconds if before.decided_seconds is None else before.decided_seconds)
         wait = p.first_after_seconds if before.decided_seconds is None else p.decide_every_seconds
-        rates = _maxima([lane.rates_rps for _, lane in group.lanes])
+        rates = minute_maxima([lane.rates_rps for _, lane in group.lanes])
         if not rates:
             return _hold(group, Code.STALE_METRICS, "its demand is not known"), before
         if since < wait and not newcomers:
@@ -211,7 +200,7 @@ def _groups(ready: Sequence[ServerState], lanes: Mapping[str, Sequence[Lane]]) -
     return groups
 
 
-def _maxima(rates_rps: Sequence[Sequence[float]]) -> list[float]:
+def minute_maxima(rates_rps: Sequence[Sequence[float]]) -> list[float]:
     """Return the highest rate of all servers together in each of the last minutes, the oldest first.
 
     The oldest may be a part of a minute. Empty when no server's rates are known.
@@ -262,13 +251,10 @@ def _plain(each: _Remembered) -> dict[str, Any]:
 
 
 def _read(memory: Memory, now: float) -> dict[str, _Remembered]:
-    tasks = memory.get("tasks") if isinstance(memory, Mapping) else None
     found: dict[str, _Remembered] = {}
-    for key, entry in tasks.items() if isinstance(tasks, Mapping) else ():
-        if not isinstance(entry, Mapping):
-            continue
+    for key, entry in entries(memory, "tasks").items():
         first, decided, agreed = (entry.get(name) for name in ("first_seconds", "decided_seconds", "agreed"))
-        found[str(key)] = _Remembered(
+        found[key] = _Remembered(
             min(float(first), now) if is_number(first) else now,
             min(float(decided), now) if is_number(decided) else None,
             int(agreed) if is_number(agreed) and 0 <= agreed < 1e6 else 0,

@@ -60,6 +60,12 @@ class Lane:
         """Tell whether a rung is loaded."""
         return self.ladder[rung].number in self.loaded
 
+    def keeps_service_level(self, rung: int) -> bool:
+        """Tell whether a rung's measured latency (p95) keeps the service level; where nobody measured it, it may."""
+        profile = self.ladder[rung].profiles.get(self.hardware_class)
+        p95 = profile.latency_p95_seconds if profile is not None else None
+        return p95 is None or not p95 > self.state.slo_latency_seconds
+
     def reason(self, rung: int, code: Code, why: str, numbers: Mapping[str, float] | None = None) -> Reason:
         """Return why the lane has this rung: `why` is a clause.
 
@@ -93,12 +99,12 @@ class Choice:
     numbers: Mapping[str, float]
 
 
-def lanes_on(snapshot: PoolSnapshot, server: ServerState, metric: Metric = Metric.INVERSE_THROUGHPUT) -> list[Lane]:
+def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
     """Return the lanes of a server, by name of the task."""
     demand = base.demands(snapshot, server, DEMAND_WINDOW_SECONDS)
     found = []
     for state in base.tasks_of(snapshot, server):
-        ladder = base.ladder_on(state, server, metric)
+        ladder = base.ladder_on(state, server, Metric.INVERSE_THROUGHPUT)
         if not ladder:
             continue
         declared = demand[state.name] if state.declared_demand_rps is not None else None
@@ -110,7 +116,7 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState, metric: Metric = Metri
                 state=state,
                 server=server.name,
                 ladder=ladder,
-                standing=base.standing(state, server, ladder, metric),
+                standing=base.standing(state, server, ladder, Metric.INVERSE_THROUGHPUT),
                 demand_rps=demand[state.name],
                 rates_rps=rates,
                 pending=_values(server.pending.get(state.name, ()), signals.HIGHEST_DEMAND_RPS),

@@ -11,6 +11,7 @@ they were alone on it. No hysteresis and no forecast: the paper has none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rung.core import tail
 from rung.core.frontier import Metric
@@ -24,22 +25,10 @@ from rung.core.snapshot import PoolSnapshot
 class ModelSwitching:
     """The policy; see the module's text."""
 
-    history_seconds: float = DEMAND_WINDOW_SECONDS
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "ModelSwitching"
-
-    @property
-    def metric(self) -> Metric:
-        """Return what a version costs."""
-        return Metric.INVERSE_THROUGHPUT
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it goes by demand."""
-        return True
+    name: ClassVar[str] = "ModelSwitching"
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = True
+    history_seconds: ClassVar[float] = DEMAND_WINDOW_SECONDS
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Judge each task of each server by itself; nothing is remembered."""

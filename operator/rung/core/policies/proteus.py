@@ -11,12 +11,12 @@ over: its adaptive batching, which Triton's dynamic batcher does, and its solver
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rung.core import allocation
 from rung.core.frontier import Metric, metric_of
-from rung.core.memory import is_number
+from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base
 from rung.core.policies.lane import DEMAND_WINDOW_SECONDS, Choice, Lane, lanes_on, plan_and_reasons
@@ -30,25 +30,14 @@ IDLE_RPS = 1e-6
 class Proteus:
     """The policy; see the module's text."""
 
+    name: ClassVar[str] = "Proteus"
+    metric: ClassVar[Metric] = Metric.INVERSE_THROUGHPUT
+    needs_signals: ClassVar[bool] = True
+    history_seconds: ClassVar[float] = DEMAND_WINDOW_SECONDS
+
     solve_every_seconds: float = 10.0
     reserve: float = 1.0
     """Share of what the versions sustain that is planned for; the paper leaves none free."""
-    history_seconds: float = DEMAND_WINDOW_SECONDS
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "Proteus"
-
-    @property
-    def metric(self) -> Metric:
-        """Return what a version costs."""
-        return Metric.INVERSE_THROUGHPUT
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it goes by demand."""
-        return True
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Solve each server whose time has come. Memory: `{"servers": {name: {"solved_seconds": float}}}`."""
@@ -92,7 +81,7 @@ def _solve(server: ServerState, lanes: list[Lane], reserve: float) -> list[Choic
             rungs.append([kept])
             options.append([allocation.Choice(0.0, 0.0, reserve)])
             continue
-        fit = [rung for rung in range(len(lane.ladder)) if _keeps_service_level(lane, rung)] or [0]
+        fit = [rung for rung in range(len(lane.ladder)) if lane.keeps_service_level(rung)] or [0]
         rungs.append(fit)
         options.append(
             [
@@ -120,18 +109,7 @@ def _solve(server: ServerState, lanes: list[Lane], reserve: float) -> list[Choic
     ]
 
 
-def _keeps_service_level(lane: Lane, rung: int) -> bool:
-    profile = lane.ladder[rung].profiles.get(lane.hardware_class)
-    p95 = profile.latency_p95_seconds if profile is not None else None
-    return p95 is None or not p95 > lane.state.slo_latency_seconds
-
-
 def _read(memory: Memory, now: float) -> dict[str, float]:
     """Read the memory; a clock that was set back must not stop the plans for ever."""
-    servers = memory.get("servers") if isinstance(memory, Mapping) else None
-    found: dict[str, float] = {}
-    for name, entry in servers.items() if isinstance(servers, Mapping) else ():
-        time = entry.get("solved_seconds") if isinstance(entry, Mapping) else None
-        if is_number(time):
-            found[str(name)] = min(float(time), now)
-    return found
+    times = {name: entry.get("solved_seconds") for name, entry in entries(memory, "servers").items()}
+    return {name: min(float(time), now) for name, time in times.items() if is_number(time)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from rung.core.frontier import Metric
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan, Target
@@ -31,20 +32,13 @@ class Static:
     that costs no more, with `VERSION_UNAVAILABLE`. Signals are not needed; they only feed the expected utilisation.
     """
 
+    name: ClassVar[str] = "Static"
+    needs_signals: ClassVar[bool] = False
+    history_seconds: ClassVar[float] = DEMAND_WINDOW_SECONDS
+
     choice: StaticChoice = StaticChoice.BEST
     versions: Mapping[str, int] = field(default_factory=dict)
     metric: Metric = Metric.INVERSE_THROUGHPUT
-    history_seconds: float = DEMAND_WINDOW_SECONDS
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "Static"
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return False: a given rung is given."""
-        return False
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Return the same allocation whatever the load; nothing is remembered."""

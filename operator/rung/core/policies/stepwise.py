@@ -27,12 +27,13 @@ silent, this is what was chosen, and why:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum, isfinite
+from typing import ClassVar
 
 from rung.core import signals
 from rung.core.frontier import Metric
+from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan, Target
 from rung.core.policies import base
 from rung.core.policies.stepwise_view import Outcome, ServerView, view
@@ -70,17 +71,10 @@ class StepwiseParameters:
 class Stepwise:
     """The policy; see the module's text for its rules."""
 
+    name: ClassVar[str] = "Stepwise"
+    needs_signals: ClassVar[bool] = True
+
     parameters: StepwiseParameters = field(default_factory=StepwiseParameters)
-
-    @property
-    def name(self) -> str:
-        """Return the policy's name."""
-        return "Stepwise"
-
-    @property
-    def needs_signals(self) -> bool:
-        """Return True: it judges the CPU."""
-        return True
 
     @property
     def metric(self) -> Metric:
@@ -189,11 +183,5 @@ def _differs(seen: ServerView, outcome: Outcome) -> bool:
 
 def _last_changes(memory: Memory) -> dict[str, float]:
     """Read the memory; what is malformed is as if it had never been."""
-    servers = memory.get("servers") if isinstance(memory, Mapping) else None
-    changes: dict[str, float] = {}
-    if isinstance(servers, Mapping):
-        for name, entry in servers.items():
-            time = entry.get("last_change_seconds") if isinstance(entry, Mapping) else None
-            if isinstance(time, int | float) and not isinstance(time, bool) and abs(time) < 1e15:
-                changes[str(name)] = float(time)
-    return changes
+    times = {name: entry.get("last_change_seconds") for name, entry in entries(memory, "servers").items()}
+    return {name: float(time) for name, time in times.items() if is_number(time) and abs(time) < 1e15}
