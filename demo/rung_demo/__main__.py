@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import click
 from rich.text import Text
@@ -34,6 +35,12 @@ POLICIES: dict[str, dict[str, object]] = {
     "Static Best": {"name": "Static", "static": {"choice": "Best"}},
     "Static Cheapest": {"name": "Static", "static": {"choice": "Cheapest"}},
 }
+BEGINS: dict[str, Literal["best", "cheapest"]] = {
+    "Stepwise": "best",
+    "Static Best": "best",
+    "Static Cheapest": "cheapest",
+}
+"""Where a policy begins that has nothing to do, whatever answered before it."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -160,7 +167,7 @@ def use_policy(kubernetes: Kubernetes, name: str, stages: Stages, tasks: int = l
     """Have the pool follow another of `POLICIES`, and wait until its tasks are where that begins."""
     policy: dict[str, object] = {"static": None, **POLICIES[name]}
     kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
-    wait_until_serving(kubernetes, stages, "cheapest" if name == "Static Cheapest" else "best", tasks)
+    wait_until_serving(kubernetes, stages, BEGINS.get(name, "wanted"), tasks)
 
 
 def _what_next(kubernetes: Kubernetes, stages: Stages, removal: str) -> None:

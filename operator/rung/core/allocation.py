@@ -19,6 +19,8 @@ TOLERANCE = 1e-9
 """Values closer than this are the same, and so are loads, relative to the limit."""
 MOST_STEPS = 50_000
 """Relaxations that are solved at most, each counted for every task; then the best found is returned with its gap."""
+PRICES = (1.0, 0.5, 0.7, 0.85)
+"""Of the price of load at a likely limit: what is tried for all limits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +54,14 @@ _Steps = list[tuple[float, float, float, int, int]]
 
 
 class _Node(NamedTuple):
-    """A part of the allocations: from where to where each task's ladder is open, and the hulls of these parts."""
+    """A part of the allocations: from where to where each task's ladder is open; what all the starts load and are
+    worth; and the steps up from them along the hulls of these parts, the best value for its load first."""
 
     starts: tuple[int, ...]
     ends: tuple[int, ...]
-    hulls: tuple[_Steps, ...]
+    load: float
+    value: float
+    steps: _Steps
 
 
 def best_allocation(tasks: Sequence[Sequence[Choice]], most_steps: int = MOST_STEPS) -> Allocation:
@@ -66,22 +71,24 @@ def best_allocation(tasks: Sequence[Sequence[Choice]], most_steps: int = MOST_ST
     """
     if not tasks:
         return Allocation((), 0.0)
-    limits = sorted({choice.most_total for choices in tasks for choice in choices if choice.most_total > -inf})
-    if not limits:
+    by_load = _possible(tasks)
+    if not all(by_load):
         return Allocation(None, -inf)
     search = _Search(most_steps)
-    by_load = [
-        sorted((choice.load, -choice.value, place, choice.most_total) for place, choice in enumerate(choices))
-        for choices in tasks
-    ]
     known = _climb(by_load, search)
-    price = _Knapsack(by_load, limits[len(limits) // 2] if known is None else known).price(search)
-    for bound, limit in _bounds(by_load, price):
-        if bound <= search.value + TOLERANCE:
-            break
+    if search.value + TOLERANCE >= sum(-min(one[1] for one in choices) for choices in by_load):
+        return Allocation(search.choices, search.value)
+    bounds = _Bounds(by_load)
+    likely = bounds.limits[len(bounds.limits) // 2] if known is None else known
+    price = _Knapsack(by_load, likely).price(search)
+    for factor in PRICES:
+        bounds.tighten(price * factor)
+    while (highest := bounds.highest())[0] > search.value + TOLERANCE:
+        bound, place = highest
         if search.steps_left <= 0:
             return Allocation(search.choices, search.value, max(search.missed, bound - search.value))
-        _Knapsack(by_load, limit).solve(search)
+        bounds.done(place)
+        bounds.tighten(_Knapsack(by_load, bounds.limits[place]).solve(search))
     return Allocation(search.choices, search.value, search.missed)
 
 
@@ -89,30 +96,82 @@ _ByLoad = Sequence[Sequence[tuple[float, float, int, float]]]
 """By task, its choices by load: load, -value, place, highest total load."""
 
 
-def _bounds(by_load: _ByLoad, price: float) -> list[tuple[float, float]]:
-    """Return, the highest first, what no allocation under each limit can pass, and the limit.
+def _possible(tasks: Sequence[Sequence[Choice]]) -> _ByLoad:
+    """Return the choices that an allocation within the limits can have, and that no other choice of the task beats."""
+    least = [min((one.load for one in choices if one.most_total > -inf), default=inf) for choices in tasks]
+    total = sum(least)
+    if total == inf:
+        return [[]]
+    found = []
+    for choices, mine in zip(tasks, least, strict=True):
+        kept: list[tuple[float, float, int, float]] = []
+        highest = inf
+        for one in sorted((one.load, -one.value, place, one.most_total) for place, one in enumerate(choices)):
+            load, negative, _, most = one
+            if not total - mine + load <= most + TOLERANCE * abs(most):
+                continue
+            if negative < highest or not any(better[1] <= negative and better[3] >= most for better in kept):
+                kept.append(one)
+                highest = min(highest, negative)
+        found.append(kept)
+    return found
+
+
+class _Bounds:
+    """What no allocation under each limit can pass.
 
     With a price on load, that is the sum of each task's best (value - price x load) among the choices that keep the
-    limit, plus price x limit: true for any price, and close for a good one (Lagrange's relaxation).
+    limit, plus price x limit: true for any price, and close for a good one (Lagrange's relaxation). A price is good for
+    one limit and the ones near it, so several are tried.
     """
-    changes = sorted(
-        (-most_total, task, -negative - price * load)
-        for task, choices in enumerate(by_load)
-        for load, negative, _, most_total in choices
-        if most_total > -inf
-    )
-    best = [-inf] * len(by_load)
-    missing, total = len(by_load), 0.0
-    bounds: dict[float, float] = {}
-    for negative_limit, task, worth in changes:
-        if worth > best[task]:
-            missing -= best[task] == -inf
-            total += worth - (best[task] if best[task] > -inf else 0.0)
-            best[task] = worth
-        if not missing:
-            # A sum that grew step by step is off by its last digits.
-            bounds[-negative_limit] = total + TOLERANCE + (price * -negative_limit if price > 0 else 0.0)
-    return sorted(((bound, limit) for limit, bound in bounds.items()), reverse=True)
+
+    def __init__(self, by_load: _ByLoad) -> None:
+        self._choices = sorted(
+            ((most_total, task, load, -negative)
+             for task, choices in enumerate(by_load) for load, negative, _, most_total in choices),
+            reverse=True,
+        )  # fmt: skip
+        self.limits = [most_total for most_total, *_ in self._choices]
+        first = dict.fromkeys(range(len(by_load)), 0)
+        first.update((task, place) for place, (_, task, _, _) in reversed([*enumerate(self._choices)]))
+        self._complete = max(first.values())
+        """From this place on, every task has a choice that keeps the limit."""
+        # Of choices that share a limit, the last one stands for it.
+        shared = [limit == after for limit, after in pairwise((*self.limits, -inf))]
+        self._bounds = [-inf if place < self._complete or shared[place] else inf for place in range(len(shared))]
+
+    def tighten(self, price: float) -> None:
+        """Lower the bounds to what this price, 0 or above, shows."""
+        best: dict[int, float] = {}
+        for _, task, load, value in self._choices[: self._complete]:
+            best[task] = max(best.get(task, -inf), value - price * load)
+        total = sum(best.values())
+        totals = [-inf] * self._complete
+        for _, task, load, value in self._choices[self._complete :]:
+            worth = value - price * load
+            before = best.get(task)
+            if before is None:
+                total += worth
+                best[task] = worth
+            elif worth > before:
+                total += worth - before
+                best[task] = worth
+            totals.append(total)
+        # A sum that grew step by step is off by its last digits.
+        passed = [
+            total + TOLERANCE + (price * limit if price else 0.0)
+            for total, limit in zip(totals, self.limits, strict=True)
+        ]
+        self._bounds = [*map(min, self._bounds, passed)]
+
+    def highest(self) -> tuple[float, int]:
+        """Return the highest bound and the place of its limit; -inf where all are done."""
+        bound = max(self._bounds)
+        return bound, self._bounds.index(bound)
+
+    def done(self, place: int) -> None:
+        """Leave out a limit."""
+        self._bounds[place] = -inf
 
 
 def _climb(by_load: _ByLoad, search: _Search) -> float | None:
@@ -121,10 +180,7 @@ def _climb(by_load: _ByLoad, search: _Search) -> float | None:
     The better what is known at the beginning, the less has to be searched. Returns the limit that it keeps; None where
     the cheapest allocation keeps none.
     """
-    chosen = [choices[0] if choices else None for choices in by_load]
-    if any(one is None or one[3] == -inf for one in chosen):
-        return None
-    now = [one for one in chosen if one is not None]
+    now = [choices[0] for choices in by_load]
     load = sum(one[0] for one in now)
     steps = sorted(
         ((one[1] - first[1]) / max(one[0] - first[0], TOLERANCE), task, place)
@@ -174,13 +230,13 @@ class _Knapsack:
         """Return what a unit of load is worth where it is short; 0 where it is not, or nothing fits."""
         return self._relax(self._root(), search)[2] if all(self.ladders) else 0.0
 
-    def solve(self, search: _Search) -> None:
-        """Tell the search of everything that is better than what it has."""
+    def solve(self, search: _Search) -> float:
+        """Tell the search of everything that is better than what it has; return the price of load at the first look."""
         if not all(self.ladders):
-            return
+            return 0.0
         highest, split, price = self._relax(self._root(), search)
         if split is None or highest <= search.value + TOLERANCE or not self._reduce(price, search):
-            return
+            return price
         stack = [self._root()]
         while stack:
             node = stack.pop()
@@ -189,11 +245,12 @@ class _Knapsack:
                 continue
             if search.steps_left <= 0:
                 search.missed = max(search.missed, highest - search.value)
-                return
+                break
             task, place = split
             # The upper part first: it is searched last, after the lower one made the best known better.
             stack.append(self._part(node, task, place, node.ends[task]))
             stack.append(self._part(node, task, node.starts[task], place))
+        return price
 
     def _reduce(self, price: float, search: _Search) -> bool:
         """Leave out every choice that no better allocation can have; tell whether one can be left.
@@ -212,15 +269,23 @@ class _Knapsack:
 
     def _root(self) -> _Node:
         ends = tuple(map(len, self.ladders))
-        hulls = tuple(_hull(ladder, task, 0, len(ladder)) for task, ladder in enumerate(self.ladders))
-        return _Node((0,) * len(ends), ends, hulls)
+        hulls = (_hull(ladder, task, 0, len(ladder)) for task, ladder in enumerate(self.ladders))
+        load, value = sum(ladder[0][0] for ladder in self.ladders), sum(ladder[0][1] for ladder in self.ladders)
+        return _Node((0,) * len(ends), ends, load, value, sorted(chain.from_iterable(hulls)))
 
     def _part(self, node: _Node, task: int, start: int, end: int) -> _Node:
         """Return a node with other bounds for one task."""
+        ladder = self.ladders[task]
+        steps = [step for step in node.steps if step[3] != task]
+        steps += _hull(ladder, task, start, end)
+        steps.sort()
+        (load, value, _), (before_load, before_value, _) = ladder[start], ladder[node.starts[task]]
         return _Node(
             (*node.starts[:task], start, *node.starts[task + 1 :]),
             (*node.ends[:task], end, *node.ends[task + 1 :]),
-            (*node.hulls[:task], _hull(self.ladders[task], task, start, end), *node.hulls[task + 1 :]),
+            node.load + load - before_load,
+            node.value + value - before_value,
+            steps,
         )
 
     def _relax(self, node: _Node, search: _Search) -> tuple[float, tuple[int, int] | None, float]:
@@ -230,18 +295,15 @@ class _Knapsack:
         the relaxation is an allocation, or nothing fits; and what a unit of load is worth there.
         """
         search.steps_left -= len(self.ladders)
-        places = list(node.starts)
-        value = load = 0.0
-        for ladder, place in zip(self.ladders, places, strict=True):
-            value += ladder[place][1]
-            load += ladder[place][0]
+        load, value = node.load, node.value
         if load > self.capacity:
             return -inf, None, 0.0
+        places = list(node.starts)
         bound: float | None = None
         price = 0.0
         split: tuple[int, int] | None = None
         stuck: set[int] = set()
-        for efficiency, more_load, more_value, task, place in sorted(chain.from_iterable(node.hulls)):
+        for efficiency, more_load, more_value, task, place in node.steps:
             if task in stuck:
                 continue
             if load + more_load <= self.capacity:
@@ -254,27 +316,29 @@ class _Knapsack:
                     bound = value + (self.capacity - load) * price
                     split = (task, places[task] + 1)
                 stuck.add(task)
-        search.take(value, tuple(ladder[place][2] for ladder, place in zip(self.ladders, places, strict=True)))
+        if value > search.value:
+            search.take(value, tuple(ladder[place][2] for ladder, place in zip(self.ladders, places, strict=True)))
         return (value, None, 0.0) if bound is None else (bound, split, price)
 
 
 def _hull(ladder: _Ladder, task: int, start: int, end: int) -> _Steps:
     """Return the steps along the upper hull of some choices: (-value per load, load, value, task, place)."""
-    corners = [start]
+    load, value, _ = ladder[start]
+    steps: _Steps = []
+    corners = [(load, value)]
     for place in range(start + 1, end):
-        while len(corners) > 1 and _slope(ladder, corners[-2], corners[-1]) <= _slope(ladder, corners[-2], place):
+        to_load, to_value, _ = ladder[place]
+        while True:
+            load, value = corners[-1]
+            more_load, more_value = to_load - load, to_value - value
+            efficiency = -more_value / more_load if more_load > 0 else -inf
+            if not steps or steps[-1][0] < efficiency:
+                break
+            steps.pop()
             corners.pop()
-        corners.append(place)
-    return [
-        (
-            -_slope(ladder, before, place),
-            ladder[place][0] - ladder[before][0],
-            ladder[place][1] - ladder[before][1],
-            task,
-            place,
-        )
-        for before, place in pairwise(corners)
-    ]
+        steps.append((efficiency, more_load, more_value, task, place))
+        corners.append((to_load, to_value))
+    return steps
 
 
 def _useful(choices: Sequence[tuple[float, float, int, float]], low: float) -> list[tuple[float, float, int]]:
@@ -286,9 +350,3 @@ def _useful(choices: Sequence[tuple[float, float, int, float]], low: float) -> l
             best = -negative
             kept.append((load, best, place))
     return kept
-
-
-def _slope(ladder: _Ladder, before: int, after: int) -> float:
-    more_load = ladder[after][0] - ladder[before][0]
-    more_value = ladder[after][1] - ladder[before][1]
-    return more_value / more_load if more_load > 0 else inf

@@ -82,8 +82,9 @@ def decide(policy: Policy, snapshot: PoolSnapshot, memory: object, settings: Set
     remembered, notes = memories.read(memory, now)
     tasks = tuple({task.name: _in_mode(task, settings) for task in snapshot.tasks}.values())
     by_name = {server.name: server for server in snapshot.servers}
+    in_modes = PoolSnapshot(now, tuple(by_name.values()), tasks)
     prepared = {
-        name: _prepare(server, tasks, policy, remembered.servers.get(name, ServerMemory()), settings, now=now)
+        name: _prepare(server, in_modes, policy, remembered.servers.get(name, ServerMemory()), settings)
         for name, server in by_name.items()
         if server.ready
     }
@@ -118,15 +119,10 @@ def _in_mode(task: TaskState, settings: Settings) -> TaskState:
 
 
 def _prepare(
-    server: ServerState,
-    tasks: tuple[TaskState, ...],
-    policy: Policy,
-    memory: ServerMemory,
-    settings: Settings,
-    *,
-    now: float,
+    server: ServerState, snapshot: PoolSnapshot, policy: Policy, memory: ServerMemory, settings: Settings
 ) -> _Prepared:
-    here = {task.name: task for task in tasks if base.serves(task, server)}
+    now = snapshot.time_seconds
+    here = {task.name: task for task in base.tasks_of(snapshot, server)}
     allowed = {name: servable(task, server, policy.metric) for name, task in here.items()}
     age = signals.age_seconds(server.utilization, now)
     fresh = age is not None and age <= settings.max_age_seconds
@@ -158,11 +154,8 @@ def _prepare(
 
 def _fresh(by_task: Mapping[str, tuple[Sample, ...]], now: float, settings: Settings) -> dict[str, tuple[Sample, ...]]:
     """Leave out the tasks whose newest sample is too old."""
-    ages = {task: signals.age_seconds(samples, now) for task, samples in by_task.items()}
     return {
-        task: samples
-        for task, samples in by_task.items()
-        if (age := ages[task]) is not None and age <= settings.max_age_seconds
+        task: samples for task, samples in by_task.items() if signals.is_fresh(samples, now, settings.max_age_seconds)
     }
 
 

@@ -6,9 +6,10 @@ is fitted beforehand and nothing is kept between two calls.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, isfinite, sqrt
+from itertools import accumulate
+from math import ceil, inf, sqrt
 from typing import Protocol
 
 
@@ -83,22 +84,30 @@ class Trend:
         rates = _clean(rates_rps)
         if not rates:
             return Forecast(0.0, 0.0)
-        sums = [0.0]
-        for rate in rates:
-            sums.append(sums[-1] + rate)
+        sums = [0.0, *accumulate(rates)]
         expected = self._ahead(sums, len(rates))
-        horizon = self.horizon_seconds
-        seen = max(horizon, self.level_seconds)
-        errors = sorted(
-            (sums[end + seen] - sums[end]) / seen - self._ahead(sums, end)
-            for end in range(len(rates) - seen, 2 * self.level_seconds - 1, -max(1, self.level_seconds // 2))
-        )
+        errors = sorted(self._errors(sums))
         usual = errors[min(len(errors) - 1, ceil(self.quantile * len(errors)) - 1)] if errors else 0.0
         return Forecast(expected, expected + max(usual, self.noise(expected, self.level_seconds)))
 
     def noise(self, rate_rps: float, seconds: int) -> float:
         """Return by how much the mean of so many seconds may pass a rate by Poisson's law alone."""
         return self.deviations * sqrt(max(rate_rps, 1.0 / seconds) / seconds)
+
+    def _errors(self, sums: Sequence[float]) -> Iterator[float]:
+        """Yield by how much the seconds after a moment passed what was foreseen then, for moments of the past."""
+        level, seen = self.level_seconds, max(self.horizon_seconds, self.level_seconds)
+        ends = range(len(sums) - 1 - seen, 2 * level - 1, -max(1, level // 2))
+        follow = self._followed()
+        for end in ends:
+            before = sums[end - level]
+            near = sums[end] - before
+            foreseen = near + follow * (near - before + sums[end - 2 * level])
+            yield (sums[end + seen] - sums[end]) / seen - (foreseen / level if foreseen > 0.0 else 0.0)
+
+    def _followed(self) -> float:
+        """Return by how many times the trend between two levels is followed."""
+        return self.damping * (self.level_seconds + self.horizon_seconds) / 2.0 / self.level_seconds
 
     def _ahead(self, sums: Sequence[float], end: int) -> float:
         """Return the rule's forecast after `end` rates, of which `sums` are the sums from the beginning."""
@@ -107,10 +116,9 @@ class Trend:
         before = min(self.level_seconds, end - near)
         if before < self.level_seconds:
             return level
-        slope = (level - (sums[end - near] - sums[end - near - before]) / before) / self.level_seconds
-        middle = (self.level_seconds + self.horizon_seconds) / 2.0
-        return max(0.0, level + self.damping * slope * middle)
+        trend = level - (sums[end - near] - sums[end - near - before]) / before
+        return max(0.0, level + self._followed() * trend)
 
 
 def _clean(rates_rps: Sequence[float]) -> list[float]:
-    return [rate for rate in rates_rps if isfinite(rate) and rate >= 0]
+    return [rate for rate in rates_rps if 0.0 <= rate < inf]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import isfinite
+from itertools import pairwise, takewhile
+from math import inf, isfinite
 
 from rung.core.snapshot import Sample, ServerState, TaskState
 
@@ -128,10 +128,28 @@ def age_seconds(samples: Iterable[Sample], now_seconds: float) -> float | None:
     return max(0.0, now_seconds - max(times)) if times else None
 
 
-def recent_values(samples: Iterable[Sample], now_seconds: float, window_seconds: float) -> list[float]:
-    """Return the finite values of the last `window_seconds`. A sample from a clock slightly ahead of ours counts."""
+def is_fresh(samples: Sequence[Sample], now_seconds: float, max_age_seconds: float) -> bool:
+    """Tell whether a finite sample is not older than that. Quick where the newest is the last."""
+    oldest = now_seconds - max_age_seconds
+    return any(isfinite(s.value) and isfinite(s.time_seconds) and s.time_seconds >= oldest for s in reversed(samples))
+
+
+def recent_values(samples: Sequence[Sample], now_seconds: float, window_seconds: float) -> list[float]:
+    """Return the finite values of the last `window_seconds`, of samples that are in order of time.
+
+    A sample from a clock slightly ahead of ours counts.
+    """
     after = now_seconds - window_seconds
-    return [s.value for s in samples if isfinite(s.time_seconds) and s.time_seconds > after and isfinite(s.value)]
+    recent = takewhile(lambda s: not s.time_seconds <= after, reversed(samples))
+    return [s.value for s in recent if isfinite(s.time_seconds) and isfinite(s.value)][::-1]
+
+
+def rates(samples: Sequence[Sample]) -> list[float]:
+    """Return the values that can be rates or counts; none is higher than `HIGHEST_DEMAND_RPS`."""
+    values = [value for s in samples if 0.0 <= (value := s.value) < inf]
+    return (
+        [min(value, HIGHEST_DEMAND_RPS) for value in values] if values and max(values) > HIGHEST_DEMAND_RPS else values
+    )
 
 
 def demand_rps(

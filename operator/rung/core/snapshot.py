@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 
 
 class Mode(StrEnum):
@@ -105,10 +106,22 @@ class ServerState:
     `rung.core.decide` fills it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolSnapshot:
     """One pool at one moment."""
 
     time_seconds: float
     servers: tuple[ServerState, ...]
     tasks: tuple[TaskState, ...]
+
+    @cached_property
+    def tasks_by_server(self) -> Mapping[str, tuple[TaskState, ...]]:
+        """By server: the tasks that belong on it, each name once, in order of name."""
+        found: dict[str, list[TaskState]] = {server.name: [] for server in self.servers}
+        everywhere = frozenset(found)
+        by_name = {task.name: task for task in self.tasks}
+        for name in sorted(by_name):
+            task = by_name[name]
+            for server in everywhere if task.servers is None else task.servers & everywhere:
+                found[server].append(task)
+        return {server: tuple(tasks) for server, tasks in found.items()}

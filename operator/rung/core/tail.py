@@ -11,12 +11,21 @@ from __future__ import annotations
 
 from math import exp, log
 
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
 LEAST_PACE = 0.02
 """However busy the others are, an instance gets this share of a core."""
 LEAST_SECONDS = 1e-12
 """An inference that costs less costs nothing."""
 PRECISION = 1e-3
 """Of what the others may use, by the cores: no profile is as exact as that."""
+LEAST_BUSY = 1e-9
+"""A task that keeps its instance less busy is late only if a single inference is."""
+HIGHEST_DECAY = 25.0
+"""The decay of a task that is hardly busy is below this."""
 UNREST = 3.0
 """By how much the others, per share of a core that they take, lengthen the tail: chosen so that over random mixes of
 one to four tasks on a core, the estimate's median is what request-level simulation has."""
@@ -51,7 +60,7 @@ def _decay(busy: float) -> float:
     """
     if busy > 1.0 - 1e-6:
         return 2.0 * (1.0 - busy)  # as it is in heavy traffic (Kingman, 1962); below, floats would run out of digits
-    busy = max(busy, 1e-9)
+    busy = max(busy, LEAST_BUSY)
     x = 2.0 * (1.0 - busy) / busy if busy > 0.5 else 1.5 - 2.0 * log(busy)
     for _ in range(30):
         power = exp(x)
@@ -62,41 +71,48 @@ def _decay(busy: float) -> float:
     return max(0.0, x)
 
 
-def most_others(
-    demand_rps: float, cpu_seconds: float, cores: float, limit_seconds: float, most_late: float
-) -> float | None:
-    """Return the most cores that everything else may use so that no more answers are late; None where none may.
+def most_others(demand_rps: Array, cpu_seconds: Array, cores: Array, limit_seconds: Array, most_late: Array) -> Array:
+    """Return the most cores that everything else may use so that no more answers are late; -inf where none may.
 
-    The late share grows with what the others use: what is returned keeps the limit, and a thousandth of the cores more
-    would not, or would be more than there are. Found by regula falsi on the logarithm (Illinois), which needs about six
-    looks where bisection needs ten.
+    Of many tasks, versions and servers at once: every argument is an array, and all have one shape. The late share
+    grows with what the others use: what is returned keeps the limit, and a thousandth of the cores more would not, or
+    would be more than there are. `most_late` is above 0 and below 1.
+
+    Solved for the decay x, from which everything else follows in closed form: busy = x / (e^x - 1), and the pace is the
+    load by it. By Newton's method between two bounds, halved where a step would leave them.
     """
-    if demand_rps <= 0.0 or cpu_seconds < LEAST_SECONDS:
-        return cores
-
-    def excess(others_cores: float) -> float:
-        late = late_share(demand_rps, cpu_seconds, others_cores, cores, limit_seconds)
-        return log(max(late, 1e-300) / most_late)
-
-    low, high = 0.0, cores
-    at_low, at_high = excess(low), excess(high)
-    if at_low > 0.0:
-        return None
-    if at_high <= 0.0:
-        return high
-    precision = PRECISION * cores
-    side = 0
-    while high - low > precision:
-        guess = high - at_high * (high - low) / (at_high - at_low)
-        # Never at the very ends: an end that stays would never come closer.
-        guess = min(max(guess, low + precision / 2), high - precision / 2)
-        at_guess = excess(guess)
-        if at_guess <= 0.0:
-            low, at_low = guess, at_guess
-            at_high = at_high / 2 if side < 0 else at_high
-            side = -1
-        else:
-            high, at_high = guess, at_guess
-            at_low = at_low / 2 if side > 0 else at_low
-            side = 1
-    return low
+    idle = (demand_rps <= 0.0) | (cpu_seconds < LEAST_SECONDS)
+    cost = np.where(idle, 1.0, cpu_seconds)
+    demand = np.maximum(np.where(idle, 1.0, demand_rps), LEAST_BUSY / cost)
+    load = demand * cost
+    goal = np.log(most_late)
+    most_pace = np.minimum(1.0, np.maximum(LEAST_PACE, cores))
+    in_time = limit_seconds * demand
+    low, high = np.zeros_like(load), np.full_like(load, HIGHEST_DECAY)
+    x = np.clip(np.where(load > 0.5, 2.0 * (1.0 - load) / load, 1.5 - 2.0 * np.log(load)), 0.1, HIGHEST_DECAY - 0.1)
+    for _ in range(60):
+        over = np.expm1(x)
+        busy = x / over
+        pace = load / busy
+        slack = in_time / busy - 1.0
+        spread = 1.0 + UNREST * np.maximum(0.0, 1.0 - pace)
+        excess = np.log(busy) - x * slack / spread - goal
+        late = (excess > 0.0) | (slack <= 0.0)
+        low, high = np.where(late, x, low), np.where(late, high, x)
+        # By how much the logarithm of busy falls as x grows.
+        fall = (over + 1.0) / over - 1.0 / x
+        steep = fall + slack / spread
+        steep += x * fall * ((slack + 1.0) / spread + np.where(pace < 1.0, slack * UNREST * pace / spread**2, 0.0))
+        guess = x + excess / steep
+        inside = (slack > 0.0) & (guess >= low) & (guess <= high)
+        guess = np.where(inside, guess, (low + high) / 2.0)
+        decided = np.where(late, pace > most_pace, pace < LEAST_PACE)
+        done = decided | (np.abs(guess - x) < 1e-6)
+        x = np.where(decided, x, guess)
+        if done.all():
+            break
+    pace = load * np.expm1(x) / x
+    safe = np.minimum(pace + 0.5 * PRECISION * cores, most_pace)
+    never = (pace > most_pace) | (limit_seconds <= cost / most_pace)
+    others = np.where(never, -np.inf, np.maximum(0.0, cores - safe))
+    return np.where(idle | (pace <= LEAST_PACE), cores, others)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from math import inf
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,8 +33,8 @@ def test_it_is_a_share_and_rises_with_demand_cost_and_what_the_others_use(
 def test_what_the_others_may_use_is_where_the_limit_is_reached(
     demand: float, cost: float, size: float, most_late: float
 ) -> None:
-    others = most_others(demand, cost, size, LIMIT, most_late)
-    if others is None:
+    (others,) = most_others(*np.array([[demand, cost, size, LIMIT, most_late]]).T).tolist()
+    if others == -inf:
         assert late_share(demand, cost, 0.0, size, LIMIT) > most_late
         return
     assert 0 <= others <= size

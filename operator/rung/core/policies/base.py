@@ -69,9 +69,8 @@ def serves(task: TaskState, server: ServerState) -> bool:
 
 
 def tasks_of(snapshot: PoolSnapshot, server: ServerState) -> tuple[TaskState, ...]:
-    """Return the tasks that belong on a server, each name once, in order of name."""
-    by_name = {task.name: task for task in snapshot.tasks if serves(task, server)}
-    return tuple(by_name[name] for name in sorted(by_name))
+    """Return the tasks that belong on a server of the pool, each name once, in order of name."""
+    return snapshot.tasks_by_server.get(server.name, ())
 
 
 def ladder_on(task: TaskState, server: ServerState, metric: Metric) -> Ladder:

@@ -19,11 +19,14 @@ What it does, for each server by itself:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from math import fsum, inf, isfinite
 from typing import ClassVar
+
+import numpy as np
 
 from rung.core import signals, tail
 from rung.core.allocation import Choice, best_allocation
@@ -117,19 +120,32 @@ class Frontier:
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Plan each ready server by itself. Memory: `{"servers": {name: {...}}}`, see `_Remembered`."""
         remembered = _read(memory)
+        servers = [
+            _Server(self.parameters, snapshot, server, remembered.get(server.name, _Remembered()))
+            for server in snapshot.servers
+            if server.ready
+        ]
         plans: list[ServerPlan] = []
         reasons: list[Reason] = []
-        for server in snapshot.servers:
-            if not server.ready:
-                continue
-            before = remembered.get(server.name, _Remembered())
-            plan, told, after = _Server(self.parameters, snapshot, server, before).decide()
+        for server, decision in zip(servers, _answers([server.first() for server in servers]), strict=True):
+            plan, told, remembered[server.server.name] = server.conclude(decision)
             plans.append(plan)
             reasons += told
-            remembered[server.name] = after
         return Plan(tuple(plans), tuple(reasons)), {
             "servers": {name: _plain(each) for name, each in sorted(remembered.items())}
         }
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What are the best rungs at a demand, none above `most`? And what follows from the answer; None: nothing keeps
+    the limit."""
+
+    server: _Server
+    demand: Sequence[float]
+    most: Sequence[int]
+    then: Callable[[list[int] | None], _Decision]
+    priced: bool = False
 
 
 class _Server:
@@ -155,9 +171,8 @@ class _Server:
         ]
         self.looseness, self.judged_seconds = self._budget()
 
-    def decide(self) -> tuple[ServerPlan, list[Reason], _Remembered]:
+    def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], _Remembered]:
         """Return the plan, the reasons, and what to remember."""
-        decision = self._rungs()
         rungs = decision.rungs
         changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
         after = _Remembered(
@@ -181,23 +196,28 @@ class _Server:
 
     # ------------------------------------------------------------------------------------------------------- deciding
 
-    def _rungs(self) -> _Decision:
-        """Return the rung of each lane, and why."""
+    def first(self) -> _Decision | _Question:
+        """Return what is decided, or what has to be known for it."""
         newcomers = [one.state.name for one in self.lanes if one.present is None]
         best = [one.top for one in self.lanes]
         present = [one.top if one.present is None else one.present for one in self.lanes]
         if not any(one.rates_rps for one in self.lanes):
             return _Decision(present, Code.INITIAL if newcomers else Code.STALE_METRICS, "no demand is known")
         if newcomers:
-            rungs = self._best(self.ahead, best) or [0] * len(best)
-            return _Decision(rungs, Code.INITIAL, f"nothing answered {', '.join(newcomers[:3])} here before")
+            why = f"nothing answered {', '.join(newcomers[:3])} here before"
+            return _Question(
+                self, self.ahead, best, lambda rungs: _Decision(rungs or [0] * len(best), Code.INITIAL, why)
+            )
         if not self._keeps(present, self.ahead):
-            return self._down(present)
-        return self._up(present, best)
+            return _Question(self, self.ahead, present, partial(self._down, present), priced=True)
+        waited = inf if self.since_seconds is None else self.now - self.since_seconds
+        if waited < self.p.up_after_seconds:
+            return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
+        need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
+        return _Question(self, need, best, partial(self._up, present, best, need), priced=True)
 
-    def _down(self, present: list[int]) -> _Decision:
+    def _down(self, present: list[int], rungs: list[int] | None) -> _Decision:
         load = self._load(present, self.ahead)
-        rungs = self._best(self.ahead, present, priced=True)
         if rungs is None:
             rungs = [0] * len(present)
             least = base.percent(self._load(rungs, self.ahead) / self.cores)
@@ -216,44 +236,27 @@ class _Server:
             return rung
         return next((between for between in range(rung + 1, present) if one.warm(between)), rung)
 
-    def _up(self, present: list[int], best: list[int]) -> _Decision:
-        waited = inf if self.since_seconds is None else self.now - self.since_seconds
-        if waited < self.p.up_after_seconds:
-            return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
-        need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
-        rungs = self._best(need, best, priced=True)
+    def _up(self, present: list[int], best: list[int], need: list[float], rungs: list[int] | None) -> _Decision:
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
         if rungs is not None and self._value(rungs) > self._value(present) + self._price(rungs):
             return _Decision(rungs, Code.STEP_UP, f"there is room {asked}", {"need_cores": self._load(rungs, need)})
         code = Code.AT_TOP if present == best else Code.STEADY
         return _Decision(present, code, f"nothing better keeps answers in time {asked}")
 
-    def _best(self, demand: Sequence[float], most: Sequence[int], *, priced: bool = False) -> list[int] | None:
-        """Return the best rungs, none above `most`; None where nothing keeps the limit."""
-        choices = []
-        for one, rate, top in zip(self.lanes, demand, most, strict=True):
-            # Of a task whose demand is not known, nothing says what another version would do.
-            rungs = range(top + 1) if one.rates_rps else [top if one.present is None else one.present]
-            choices.append([self._choice(one, rung, rate, priced=priced) for rung in rungs])
-        found = best_allocation(choices)
-        self.gap = max(self.gap, found.gap)
-        if found.choices is None:
-            return None
-        chosen = zip(self.lanes, found.choices, most, strict=True)
-        return [place if one.rates_rps else (top if one.present is None else one.present) for one, place, top in chosen]
+    def open_rungs(self, one: Lane, most: int) -> range:
+        """Return the rungs that a lane may have, none above `most`."""
+        if one.rates_rps:
+            return range(most + 1)
+        # Of a task whose demand is not known, nothing says what another version would do.
+        only = most if one.present is None else one.present
+        return range(only, only + 1)
 
-    def _choice(self, one: Lane, rung: int, rate_rps: float, *, priced: bool) -> Choice:
-        value = one.weight * one.worth(rung)
-        if priced and not one.warm(rung):
-            value -= self.p.load_price
-        cost = one.costs[rung] * self.factor
-        load = rate_rps * cost
-        if self.p.utilization_limit is not None:
-            return Choice(value, load, self.p.utilization_limit * self.cores)
-        others = tail.most_others(rate_rps, cost, self.cores, one.state.slo_latency_seconds, self._limit(one))
-        return Choice(value, load, -inf if others is None else load + others)
+    def value(self, one: Lane, rung: int, *, priced: bool) -> float:
+        """Return what a rung is worth, less the price of its load where that counts and it is not loaded."""
+        value = one.weight * one.worths[rung]
+        return value - self.p.load_price if priced and not one.warm(rung) else value
 
-    def _limit(self, one: Lane) -> float:
+    def limit(self, one: Lane) -> float:
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
         return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
 
@@ -265,7 +268,7 @@ class _Server:
         for one, rung, rate in zip(self.lanes, rungs, demand, strict=True):
             cost = one.costs[rung] * self.factor
             late = tail.late_share(rate, cost, total - rate * cost, self.cores, one.state.slo_latency_seconds)
-            if late > self._limit(one):
+            if late > self.limit(one):
                 return False
         return True
 
@@ -276,7 +279,7 @@ class _Server:
         )
 
     def _value(self, rungs: Sequence[int]) -> float:
-        return fsum(one.weight * one.worth(rung) for one, rung in zip(self.lanes, rungs, strict=True))
+        return fsum(one.weight * one.worths[rung] for one, rung in zip(self.lanes, rungs, strict=True))
 
     def _price(self, rungs: Sequence[int]) -> float:
         cold = sum(1 for one, rung in zip(self.lanes, rungs, strict=True) if rung != one.present and not one.warm(rung))
@@ -364,6 +367,47 @@ class _Server:
         )
         seconds = one.costs[rung] * self.factor / min(1.0, max(0.2, self.cores - others))
         return (one.pending[-1] + 1.0) * seconds > one.state.slo_latency_seconds
+
+
+def _answers(asked: Sequence[_Decision | _Question]) -> Iterator[_Decision]:
+    """Yield what is decided for each server. The limits of all choices of all servers are found at once."""
+    questions = [one for one in asked if isinstance(one, _Question)]
+    rows = [
+        (
+            rate,
+            one.costs[rung] * each.server.factor,
+            each.server.cores,
+            one.state.slo_latency_seconds,
+            each.server.limit(one),
+        )
+        for each in questions
+        if each.server.p.utilization_limit is None
+        for one, rate, most in zip(each.server.lanes, each.demand, each.most, strict=True)
+        for rung in each.server.open_rungs(one, most)
+    ]
+    others = iter(tail.most_others(*np.array(rows).reshape(-1, 5).T).tolist())
+    for one in asked:
+        yield one if isinstance(one, _Decision) else one.then(_best(one, others))
+
+
+def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
+    """Return the best rungs; `others` yields the cores that everything beside each choice may use."""
+    server = asked.server
+    open_rungs = [server.open_rungs(one, most) for one, most in zip(server.lanes, asked.most, strict=True)]
+    choices = []
+    for one, rate, rungs in zip(server.lanes, asked.demand, open_rungs, strict=True):
+        mine = []
+        for rung in rungs:
+            load = rate * one.costs[rung] * server.factor
+            limit = server.p.utilization_limit
+            most = load + next(others) if limit is None else limit * server.cores
+            mine.append(Choice(server.value(one, rung, priced=asked.priced), load, most))
+        choices.append(mine)
+    found = best_allocation(choices)
+    server.gap = max(server.gap, found.gap)
+    if found.choices is None:
+        return None
+    return [rungs[place] for rungs, place in zip(open_rungs, found.choices, strict=True)]
 
 
 def _within(value: float, highest: float) -> float:

@@ -176,7 +176,7 @@ class InfAdapter:
             load_seconds = profile.load_seconds if profile is not None else None
             variants.append(
                 Variant(
-                    accuracy=first.worth(rung),
+                    accuracy=first.worths[rung],
                     capacity_rps=tuple(capacities[rung] * n if n in steps else 0.0 for n in range(servers + 1)),
                     load_seconds=load_seconds if load_seconds is not None and 0 < load_seconds < 1e6 else 1.0,
                     loaded=any(lane.warm(rung) for _, lane in group.lanes),

@@ -11,7 +11,7 @@ from rung.core.frontier import Metric
 from rung.core.plan import Code, Reason, ServerPlan, Target
 from rung.core.policies import base
 from rung.core.policies.base import Ladder, Standing
-from rung.core.snapshot import PoolSnapshot, Sample, ServerState, TaskState, Version
+from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
 
 MOST_CORES = 1e6
 DEMAND_WINDOW_SECONDS = 10.0
@@ -28,10 +28,12 @@ class Lane:
     standing: Standing
     demand_rps: float | None
     """The mean of the last ten seconds, or what the owner declared; None: not known."""
-    rates_rps: tuple[float, ...]
+    rates_rps: Sequence[float]
     """What was observed, one a second, oldest first; or what the owner declared, alone."""
-    pending: tuple[float, ...]
+    pending: Sequence[float]
     """Requests that waited for their turn, one number a second, oldest first."""
+    worths: tuple[float, ...]
+    """Normalised accuracy by rung, 0 to 1."""
     costs: tuple[float, ...]
     """CPU-seconds of an inference by rung, as the profiles say; 0 where nobody measured it."""
     loaded: frozenset[int]
@@ -51,10 +53,6 @@ class Lane:
     def weight(self) -> float:
         """The weight of its accuracy."""
         return self.state.weight if 0 <= self.state.weight <= 1e9 else 1.0
-
-    def worth(self, rung: int) -> float:
-        """Return the normalised accuracy of a rung, 0 to 1."""
-        return frontier.normalized_accuracy(self.ladder[rung], self.state)
 
     def warm(self, rung: int) -> bool:
         """Tell whether a rung is loaded."""
@@ -108,9 +106,8 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
         if not ladder:
             continue
         declared = demand[state.name] if state.declared_demand_rps is not None else None
-        rates = (
-            _values(server.demand.get(state.name, ()), signals.HIGHEST_DEMAND_RPS) if declared is None else (declared,)
-        )
+        rates = signals.rates(server.demand.get(state.name, ())) if declared is None else [declared]
+        best = frontier.best_accuracy(state)
         found.append(
             Lane(
                 state=state,
@@ -119,7 +116,8 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
                 standing=base.standing(state, server, ladder, Metric.INVERSE_THROUGHPUT),
                 demand_rps=demand[state.name],
                 rates_rps=rates,
-                pending=_values(server.pending.get(state.name, ()), signals.HIGHEST_DEMAND_RPS),
+                pending=signals.rates(server.pending.get(state.name, ())),
+                worths=tuple(version.accuracy / best if best > 0 else 1.0 for version in ladder),
                 costs=tuple(cpu_seconds(version, server) for version in ladder),
                 loaded=server.loaded.get(state.name, frozenset()),
                 hardware_class=server.hardware_class,
@@ -167,7 +165,3 @@ def cpu_seconds(version: Version, server: ServerState) -> float:
 def usable_cores(cores: float) -> float:
     """Return a number of cores that can be divided by: 1 where it makes no sense."""
     return cores if isfinite(cores) and 0 < cores <= MOST_CORES else 1.0
-
-
-def _values(samples: Sequence[Sample], highest: float) -> tuple[float, ...]:
-    return tuple(min(s.value, highest) for s in samples if isfinite(s.value) and s.value >= 0)

@@ -52,7 +52,7 @@ def _choose(lane: Lane, cores: float) -> Choice:
         return Choice(rung, Code.STALE_METRICS, "its demand is not known", {})
     slo_seconds = lane.state.slo_latency_seconds
     late = [tail.late_share(rate, cost, 0.0, cores, slo_seconds) for cost in lane.costs]
-    effective = [lane.worth(rung) * (1.0 - share) for rung, share in enumerate(late)]
+    effective = [worth * (1.0 - share) for worth, share in zip(lane.worths, late, strict=True)]
     # Of equal ones the cheapest: where all are late, it makes the shortest queue.
     rung = max(range(len(effective)), key=lambda each: (effective[each], -each))
     why = (

@@ -86,7 +86,7 @@ def _solve(server: ServerState, lanes: list[Lane], reserve: float) -> list[Choic
         options.append(
             [
                 allocation.Choice(
-                    value=lane.weight * lane.worth(rung) * max(lane.demand_rps, IDLE_RPS),
+                    value=lane.weight * lane.worths[rung] * max(lane.demand_rps, IDLE_RPS),
                     load=lane.demand_rps * (metric_of(lane.ladder[rung], server.hardware_class) or 0.0),
                     most_total=reserve,
                 )
