@@ -1,9 +1,10 @@
 """Policies live: the same slice of a real trace on a real Triton, policy after policy, again and again.
 
-Run it with `make bench-live`, as root; it takes about 38 minutes and needs the traces (--data). It brings up the
+Run it with `make bench-live`, as root; it takes about 39 minutes and needs the traces (--data). It brings up the
 demo's cluster with three tasks of five versions each on one core, the largest ones taking 100 to 230 ms, as in the
 thesis (Buijnsters, TU Delft, section 5.4.2), so that its service level of 0.4 s means the same. What the networks
 compute is arithmetic of the right length and no question of anybody: accuracies are those of the simulator's setting.
+How much the machine takes for them while it does everything else is measured first, and demand scaled to it.
 Policies take turns within each round, so that a noisy machine harms all alike. Then the simulator replays the same
 traces with the profiles that were measured here, and both stand side by side.
 """
@@ -34,7 +35,7 @@ from rung_demo.ladders import ladder_headers
 from rung_demo.live import LiveView
 from rung_demo.outcome import outcome_of
 from rung_demo.programs import Kubernetes
-from rung_demo.record import RunHeader, read_run
+from rung_demo.record import Run, RunHeader, read_run
 from rung_demo.replay import Replay, record_run
 from rung_demo.stages import Stages
 from rung_loadgen.trace import Trace
@@ -60,8 +61,15 @@ SLO = "400ms"
 PROFILE_SLO = "2s"
 """What a version sustains alone if answers may take this long: nearly all that its core can do, as the thesis measured
 it. At 0.4 s the largest version sustains next to nothing, since two requests in a row are late already."""
-WARM_UP_SECONDS = 30
-"""Demand climbs in a straight line to where the slice begins, in three quarters of this time; it is not counted."""
+WARM_UP_SECONDS = 60
+"""Demand climbs in a straight line to where the slice begins, in half of this time; it is not counted. In the other
+half even a policy that looks at half a minute of CPU comes down from where it began."""
+PROBE_SECONDS, PROBE_SCALE = 45, 0.6
+"""A run on the cheapest versions, for what they cost."""
+SWINGING = 0.6
+"""Of all slices, this share swings less than the one that is taken."""
+STATIC_SECONDS = 40
+"""So much of each slice is enough for policies that do nothing: one is always late, the other never."""
 SIMULATED = {"Static Best": "Best", "Static Cheapest": "Cheapest"}
 
 
@@ -144,7 +152,7 @@ def tasks_manifest() -> str:
 
 
 def slices(data: Path, seconds: int, rounds: int, scale: float) -> list[dict[str, Trace]]:
-    """Return the traces of each round: of the simulator's demand, the part in which it swings most."""
+    """Return the traces of each round: of the simulator's demand, a part in which it swings a lot."""
     day = setting.trace(setting.need(data, setting.TWITTER_DAY))
     found = []
     for seed in range(rounds):
@@ -153,14 +161,23 @@ def slices(data: Path, seconds: int, rounds: int, scale: float) -> list[dict[str
         load = np.sum([rates[task] * MILLISECONDS[task][2] / 1000 for task in MILLISECONDS], axis=0)
         smooth = np.convolve(load, np.ones(10) / 10, mode="same")
         starts = range(setting.WARM_UP_SECONDS, load.size - seconds, 10)
-        start = max(starts, key=lambda at: float(np.ptp(smooth[at + 5 : at + seconds - 5])))
+        by_swing = sorted(starts, key=lambda at: float(np.ptp(smooth[at + 5 : at + seconds - 5])))
+        start = by_swing[int(SWINGING * len(by_swing))]
         traces = {}
         for task in MILLISECONDS:
             part = rates[task][start : start + seconds]
-            climb = np.clip(np.arange(WARM_UP_SECONDS) / (0.75 * WARM_UP_SECONDS), 0.0, 1.0) * part[:10].mean()
+            climb = np.clip(np.arange(WARM_UP_SECONDS) / (0.5 * WARM_UP_SECONDS), 0.0, 1.0) * part[:10].mean()
             traces[task] = Trace(f"round {seed + 1}", np.round(np.concatenate([climb, part]), 2))
         found.append(traces)
     return found
+
+
+def part_for(policy: str, traces: dict[str, Trace]) -> dict[str, Trace]:
+    """Return what a policy gets of a round."""
+    if not policy.startswith("Static"):
+        return traces
+    seconds = WARM_UP_SECONDS + STATIC_SECONDS
+    return {task: Trace(trace.name, trace.rates_rps[:seconds]) for task, trace in traces.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
@@ -181,18 +198,27 @@ class Live:
     sentence: str
 
 
+def cpu_share(run: Run, after_seconds: float) -> float:
+    """Return the mean share of the server's CPU that was used."""
+    begin = run.start_seconds + after_seconds
+    return _mean(
+        [
+            server.utilization
+            for line in run.pool
+            if begin < line.time_seconds <= run.end_seconds
+            for server in line.servers
+            if server.utilization is not None
+        ]
+    )
+
+
 def seen(path: Path) -> Live:
     """Add a recording up."""
     run = read_run(path)
     lines = [line for line in run.load if line.elapsed_seconds > WARM_UP_SECONDS]
     worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
     answers = [(worth[line.task, number], count) for line in lines for number, count in line.versions.items()]
-    cpu = [
-        server.utilization
-        for line in run.pool
-        for server in line.servers
-        if server.utilization is not None and run.start_seconds + WARM_UP_SECONDS < line.time_seconds <= run.end_seconds
-    ]
+    answered = sum(count for _, count in answers)
     tasks = run.summary.tasks if run.summary is not None else ()
     percentiles = [(t.latency_p50_milliseconds, t.latency_p95_milliseconds, t.latency_p99_milliseconds) for t in tasks]
     total = outcome_of(run)
@@ -201,8 +227,8 @@ def seen(path: Path) -> Live:
         requests=sum(line.offered for line in lines),
         late=sum(line.late for line in lines),
         failed=sum(sum(line.failed.values()) for line in lines),
-        accuracy=sum(a * n for a, n in answers) / max(1, sum(n for _, n in answers)),
-        cpu=float(np.mean(cpu)) if cpu else float("nan"),
+        accuracy=sum(a * n for a, n in answers) / answered if answered else float("nan"),
+        cpu=cpu_share(run, WARM_UP_SECONDS),
         swaps=dict(total.swaps),
         latency=(
             _mean([p for p, _, _ in percentiles if p is not None]),
@@ -219,6 +245,21 @@ def fresh_server(kubernetes: Kubernetes) -> None:
     kubernetes.kubectl("rollout", "status", "deployment/rung-triton", "--timeout=120s", deadline_seconds=130)
 
 
+def probe(kubernetes: Kubernetes, folder: Path, traces: dict[str, Trace], stages: Stages) -> float:
+    """Return how many times the CPU that they are made for the cheapest versions take here."""
+    fresh_server(kubernetes)
+    use_policy(kubernetes, "Static Cheapest", stages, len(MILLISECONDS))
+    header = RunHeader(time.time(), "probe", tuple(ladder_headers(kubernetes)), capacity_cores=1.0, trace="probe")
+    constant = {task: Trace("probe", np.full(PROBE_SECONDS, trace.rates_rps.mean())) for task, trace in traces.items()}
+    replay = Replay(
+        constant, dict.fromkeys(traces, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), 0, PROBE_SECONDS
+    )
+    with stages.stage("What the cheapest versions cost here"):
+        record_run(kubernetes, replay, header=header, path=folder / "probe.jsonl", show=lambda *_: None)
+    made_for = sum(trace.rates_rps[0] * MILLISECONDS[task][0] / 1000 for task, trace in constant.items())
+    return cpu_share(read_run(folder / "probe.jsonl"), PROBE_SECONDS / 3) / float(made_for)
+
+
 def replay_all(
     kubernetes: Kubernetes, folder: Path, rounds: list[dict[str, Trace]], policies: list[str], stages: Stages
 ) -> list[Live]:
@@ -230,9 +271,10 @@ def replay_all(
         for name in policies[turn:] + policies[:turn]:
             fresh_server(kubernetes)
             use_policy(kubernetes, name, stages, len(MILLISECONDS))
-            seconds = next(iter(traces.values())).seconds
+            mine = part_for(name, traces)
+            seconds = next(iter(mine.values())).seconds
             replay = Replay(
-                traces, dict.fromkeys(traces, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), number, seconds
+                mine, dict.fromkeys(mine, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), number, seconds
             )
             header = RunHeader(time.time(), name, headers, capacity_cores=1.0, trace=f"round {number + 1}")
             path = folder / f"{number + 1}-{name.lower().replace(' ', '-')}.jsonl"
@@ -250,7 +292,7 @@ def simulate_all(world: World, rounds: list[dict[str, Trace]], policies: list[st
     found: dict[str, list[Simulated]] = {}
     for name in policies:
         for number, traces in enumerate(rounds):
-            rates = {task: trace.rates_rps for task, trace in traces.items()}
+            rates = {task: trace.rates_rps for task, trace in part_for(name, traces).items()}
             made = contender(
                 SIMULATED.get(name, name),
                 world.pool.spec.policy,
@@ -267,10 +309,11 @@ def simulate_all(world: World, rounds: list[dict[str, Trace]], policies: list[st
 
 
 def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")
+    known = [value for value in values if np.isfinite(value)]
+    return float(np.mean(known)) if known else float("nan")
 
 
-def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World, seconds: int) -> Page:
+def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World, seconds: int, scale: float) -> Page:
     by_policy = {name: [run for run in runs if run.policy == name] for name in simulated}
     rows, side = [], []
     points: dict[str, list[tuple[float, float]]] = {}
@@ -281,8 +324,8 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
         swaps = Counter[str]()
         for run in mine:
             swaps.update(run.swaps)
-        by_round = ", ".join(f"{100 * (run.late + run.failed) / max(1, run.requests):.2f}" for run in mine)
         # Of an overloaded server some late answers of the warm-up come in the counted time.
+        by_round = ", ".join(f"{100 * min(1.0, (run.late + run.failed) / max(1, run.requests)):.2f}" for run in mine)
         totals[name] = (min(1.0, (late + failed) / max(1, requests)), accuracy)
         points[name] = [totals[name]]
         rows.append(
@@ -312,7 +355,10 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
         title="Live: policies in turn on one real Triton",
         question=(
             f"{len(by_policy['Frontier'])} rounds of {seconds} s: three tasks on one core of a real Triton, a slice of "
-            "the Twitter trace with the thesis' waves in each round, every policy on the same slices in turn. Late: "
+            "the Twitter trace with the thesis' waves in each round, every policy on the same slices in turn (static "
+            f"ones: the first {STATIC_SECONDS} s of each, as nothing changes with them). Demand: "
+            f"{scale:.2f} times that of the simulator's experiments, as the cheapest versions take {1 / scale:.2f} "
+            "times the CPU that they are made for, beside everything else that this machine does. Late: "
             "later than 0.4 s from the moment a client meant to send, or failed. Accuracy: of the version that each "
             "answer names, normalised, by request."
         ),
@@ -344,8 +390,8 @@ def main() -> int:
     parser.add_argument(
         "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="Frontier and Stepwise among them"
     )
-    parser.add_argument("--seconds", type=int, default=95, help="of each run, beside its warm-up")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the simulator's demand")
+    parser.add_argument("--seconds", type=int, default=140, help="of each run, beside its warm-up")
+    parser.add_argument("--scale", type=float, help="of the simulator's demand; as the machine's pace allows")
     parser.add_argument("--out", type=Path, help="folder of the page and the recordings; out/bench-live-TIME")
     arguments = parser.parse_args()
     if not {"Frontier", "Stepwise"} <= set(arguments.policies):
@@ -353,7 +399,7 @@ def main() -> int:
     folder = arguments.out or PROJECT / "out" / f"bench-live-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        rounds = slices(arguments.data, arguments.seconds, arguments.rounds, arguments.scale)
+        rounds = slices(arguments.data, arguments.seconds, arguments.rounds, arguments.scale or PROBE_SCALE)
     except setting.NoDataError as error:
         print(f"bench-live: {error}", file=sys.stderr)
         return 2
@@ -366,13 +412,16 @@ def main() -> int:
         with environment(options, stages) as kubernetes:
             pool = folder / "pool.yaml"
             pool.write_text(kubernetes.kubectl("get", "spool,itask,mver", "--output", "yaml"))
+            scale = arguments.scale or 1.0 / probe(kubernetes, folder, rounds[0], stages)
+            stages.say(f"Demand: {scale:.2f} times that of the simulator's experiments")
+            rounds = slices(arguments.data, arguments.seconds, arguments.rounds, scale)
             runs = replay_all(kubernetes, folder, rounds, arguments.policies, stages)
     for number, traces in enumerate(rounds):
         (folder / f"{number + 1}-rates.json").write_text(
             json.dumps({t: r.rates_rps.tolist() for t, r in traces.items()})
         )
     world = read_world(pool, [SimulatedServer("rung-triton", 1.0)])
-    page = report(runs, simulate_all(world, rounds, arguments.policies), world, arguments.seconds)
+    page = report(runs, simulate_all(world, rounds, arguments.policies), world, arguments.seconds, scale)
     page.write(folder, "live")
     for line in page.findings:
         stages.say(line)

@@ -23,8 +23,7 @@ PRICES = (1.0, 0.5, 0.7, 0.85)
 """Of the price of load at a likely limit: what is tried for all limits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """One rung of one task.
 
     Args:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from math import isfinite
 
 from rung.core.snapshot import TaskState, Version
 
@@ -45,10 +44,9 @@ def metric_of(version: Version, hardware_class: str, metric: Metric = Metric.INV
         value = profile.latency_p95_seconds
     else:
         throughput = profile.max_throughput_rps
-        value = 1.0 / throughput if isfinite(throughput) and throughput > 0 else None
-    if value is None or not isfinite(value) or not SMALLEST_METRIC <= value <= LARGEST_METRIC:
-        return None
-    return value
+        value = 1.0 / throughput if throughput > 0 else None
+    # What is no number is within no bounds.
+    return value if value is not None and SMALLEST_METRIC <= value <= LARGEST_METRIC else None
 
 
 def ladder(
@@ -59,15 +57,19 @@ def ladder(
     Cost and accuracy both rise strictly from rung to rung. Empty only when no version has a usable accuracy.
     """
     usable = {version.number: version for version in versions if is_accuracy(version.accuracy)}
-    costs = {number: metric_of(version, hardware_class, metric) for number, version in usable.items()}
-    priced = [(cost, usable[number]) for number, cost in costs.items() if cost is not None]
+    priced = sorted(
+        (cost, -version.accuracy, -number)
+        for number, version in usable.items()
+        if (cost := metric_of(version, hardware_class, metric)) is not None
+    )
     if not priced:
         return tuple(sorted(usable.values(), key=lambda version: (version.accuracy, version.number))[-1:])
-    priced.sort(key=lambda pair: (pair[0], -pair[1].accuracy, -pair[1].number))
     rungs: list[Version] = []
-    for _, version in priced:
-        if not rungs or version.accuracy > rungs[-1].accuracy:
-            rungs.append(version)
+    best = -1.0
+    for _, negative_accuracy, negative_number in priced:
+        if -negative_accuracy > best:
+            best = -negative_accuracy
+            rungs.append(usable[-negative_number])
     return tuple(rungs)
 
 
@@ -110,4 +112,4 @@ def best_accuracy(task: TaskState) -> float:
 
 def is_accuracy(value: float) -> bool:
     """Tell whether a value can be an accuracy."""
-    return isfinite(value) and 0 <= value <= 1
+    return 0 <= value <= 1

@@ -44,7 +44,7 @@ def after(
 
 
 @pytest.mark.parametrize(
-    ("rate", "active", "wanted"), [(0.2, 1, 3), (3.0, 1, 2), (3.0, 3, 2), (12.0, 3, 2), (0.2, 3, 3)]
+    ("rate", "active", "wanted"), [(0.2, 1, 3), (5.0, 1, 2), (5.0, 3, 2), (12.0, 3, 2), (0.2, 3, 3)]
 )
 def test_demand_decides(rate: float, active: int, wanted: int) -> None:
     assert after(server(rate, active))[0] == wanted

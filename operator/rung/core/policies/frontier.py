@@ -9,8 +9,8 @@ What it does, for each server by itself:
   too. Stepping up asks for what the last 45 s would have needed, so that the next wave of the same height does
   not undo it.
 - *The limit is the share of late answers*, not utilisation: an allocation is good when queueing theory expects no task
-  to have more than 1 - objective of them (`core.tail`). Where answers were late all the same, the limit gets stricter
-  at once, and slowly looser again: an error budget.
+  to have more than 1 - objective of them (`core.tail`), times what experience says of theory: it is careful. Where
+  answers were late all the same, the limit gets stricter at once, and slowly looser again: an error budget.
 - *Allocation.* Among all allocations that keep the limit: the one of the highest weighted normalised accuracy, exactly
   (`core.allocation`). Where none does: the cheapest of every task, and the reason says by how much that is too much.
 - *Asymmetry.* Down at once, through what is loaded; up only some seconds after the last change, one load at a time,
@@ -28,24 +28,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from rung.core import signals, tail
+from rung.core import tail
 from rung.core.allocation import Choice, best_allocation
 from rung.core.forecast import Trend
 from rung.core.frontier import Metric
 from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
-from rung.core.policies import base, lane
+from rung.core.policies import base, lane, learning
 from rung.core.policies.lane import Lane
 from rung.core.snapshot import Mode, PoolSnapshot, ServerState
 
-LEAST_FACTOR, MOST_FACTOR = 0.25, 4.0
-"""A profile that is off by more than this is no profile."""
 TRUSTED_FACTOR = 1.2
 """What costs more than this by its profile is corrected all the same, and its administrators are told."""
 LEAST_LATE, MOST_LATE = 1e-6, 0.5
 """However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
-LEAST_SAMPLES = 3
-"""Fewer settled CPU samples say nothing of the factor."""
+LEAST_LOOSENESS = 1e-3
+"""However often answers were late, the limit is not multiplied by less."""
 HISTORY_SECONDS = 90.0
 """What the forecast learns its own errors from."""
 
@@ -77,6 +75,8 @@ class FrontierParameters:
     """A second in which answers were late multiplies the limit by this; 1: no error budget."""
     forgive_seconds: float = 60.0
     """Without late answers the limit doubles in this time."""
+    first_looseness: float = 6.0
+    """How many times the limit is loosened at first: in simulation, servers come to this and more within minutes."""
     loosest: float = 100.0
     """How many times the limit may be loosened beyond what is planned for."""
 
@@ -162,14 +162,27 @@ class _Server:
         self.cores = lane.usable_cores(server.capacity_cores)
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
-        self.factor = self._factor(before.factor)
+        self.factor = before.factor
+        # While something wanted does not answer yet, what was used belongs to what was there before.
+        if self.since_seconds is not None and parameters.calibrate and self.settled:
+            after = max(self.since_seconds, server.disturbed_seconds or -inf) + parameters.settle_seconds
+            self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
         # What waits has to go in the next seconds, besides what comes.
         waiting = [one.pending[-1] if one.pending and parameters.drain_seconds > 0 else 0.0 for one in self.lanes]
         self.ahead = [
             self._ahead(one) + queue / max(1e-9, parameters.drain_seconds) * (queue > 0)
             for one, queue in zip(self.lanes, waiting, strict=True)
         ]
-        self.looseness, self.judged_seconds = self._budget()
+        judged = self.now if before.judged_seconds is None else min(before.judged_seconds, self.now)
+        self.looseness, self.judged_seconds = 1.0, judged
+        if parameters.strictness < 1.0:
+            forgiven = 2.0 ** min(64.0, (self.now - judged) / parameters.forgive_seconds)
+            known = parameters.first_looseness if before.judged_seconds is None else before.looseness
+            self.looseness = min(parameters.loosest, known * forgiven)
+            seen = learning.seen_late(server, self.lanes, self.factor)
+            if seen is not None and seen > judged:
+                self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
+                self.judged_seconds = seen
 
     def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], _Remembered]:
         """Return the plan, the reasons, and what to remember."""
@@ -302,92 +315,20 @@ class _Server:
         highest = max((after - before for before, after in zip(sums, sums[width:], strict=False)), default=0.0) / width
         return highest + self.p.forecast.noise(highest, width)
 
-    # ------------------------------------------------------------------------------------------------------- learning
-
-    def _factor(self, before: float) -> float:
-        """Return by what the profiles have to be multiplied, from the settled seconds since the last change.
-
-        While something wanted does not answer yet, what was used belongs to what was there before.
-        """
-        if self.since_seconds is None or not self.p.calibrate or not self.settled:
-            return before
-        after = max(self.since_seconds, self.server.disturbed_seconds or -inf) + self.p.settle_seconds
-        used = {
-            s.time_seconds: _within(s.value, signals.HIGHEST_UTILIZATION)
-            for s in self.server.utilization
-            if s.time_seconds > after and isfinite(s.value)
-        }
-        if len(used) < LEAST_SAMPLES:
-            return before
-        predicted = 0.0
-        for one in self.lanes:
-            if one.standing.rung is None:
-                continue
-            demand = self.server.demand.get(one.state.name, ())
-            rates = [
-                _within(sample.value, signals.HIGHEST_DEMAND_RPS)
-                for sample in demand
-                if sample.time_seconds > after and isfinite(sample.value)
-            ]
-            if not rates:
-                return before
-            predicted += fsum(rates) / len(rates) * one.costs[one.standing.rung]
-        mean = fsum(used.values()) / len(used) * self.cores
-        if predicted <= 0.01 * self.cores or mean <= 0.01 * self.cores:
-            return before
-        seen = min(MOST_FACTOR, max(LEAST_FACTOR, mean / predicted))
-        weight = len(used) / (len(used) + self.p.trust_seconds)
-        return before + weight * (seen - before)
-
-    def _budget(self) -> tuple[float, float | None]:
-        """Return by what the limit is multiplied now, and when answers were last seen to be late.
-
-        A queue that takes longer than the service level makes the requests in it late: that is seen at once, and in
-        what every server tells of itself.
-        """
-        late = self.before.judged_seconds
-        late = self.now if late is None else min(late, self.now)
-        if self.p.strictness >= 1.0:
-            return 1.0, late
-        looseness = self.before.looseness * 2.0 ** min(64.0, (self.now - late) / self.p.forgive_seconds)
-        looseness = min(self.p.loosest, looseness)
-        newest = max((s.time_seconds for s in self.server.utilization if isfinite(s.time_seconds)), default=-inf)
-        if newest <= late or not any(self._late(one) for one in self.lanes):
-            return looseness, late
-        return max(1e-3, looseness * self.p.strictness), newest
-
-    def _late(self, one: Lane) -> bool:
-        rung = one.standing.rung
-        if rung is None or not one.pending or one.pending[-1] < 1:
-            return False
-        others = fsum(
-            (other.rates_rps[-1] if other.rates_rps else 0.0) * other.costs[other.standing.rung] * self.factor
-            for other in self.lanes
-            if other is not one and other.standing.rung is not None
-        )
-        seconds = one.costs[rung] * self.factor / min(1.0, max(0.2, self.cores - others))
-        return (one.pending[-1] + 1.0) * seconds > one.state.slo_latency_seconds
-
 
 def _answers(asked: Sequence[_Decision | _Question]) -> Iterator[_Decision]:
     """Yield what is decided for each server. The limits of all choices of all servers are found at once."""
     questions = [one for one in asked if isinstance(one, _Question)]
-    rows = [
-        (
-            rate,
-            one.costs[rung] * each.server.factor,
-            each.server.cores,
-            one.state.slo_latency_seconds,
-            each.server.limit(one),
-        )
-        for each in questions
-        if each.server.p.utilization_limit is None
-        for one, rate, most in zip(each.server.lanes, each.demand, each.most, strict=True)
-        for rung in each.server.open_rungs(one, most)
-    ]
+    rows: list[float] = []
+    for question in questions:
+        server = question.server
+        for one, rate, most in zip(server.lanes, question.demand, question.most, strict=True):
+            limit, slo_seconds = server.limit(one), one.state.slo_latency_seconds
+            for rung in server.open_rungs(one, most):
+                rows += (rate, one.costs[rung] * server.factor, server.cores, slo_seconds, limit)
     others = iter(tail.most_others(*np.array(rows).reshape(-1, 5).T).tolist())
-    for one in asked:
-        yield one if isinstance(one, _Decision) else one.then(_best(one, others))
+    for each in asked:
+        yield each if isinstance(each, _Decision) else each.then(_best(each, others))
 
 
 def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
@@ -399,8 +340,9 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
         mine = []
         for rung in rungs:
             load = rate * one.costs[rung] * server.factor
-            limit = server.p.utilization_limit
-            most = load + next(others) if limit is None else limit * server.cores
+            most = load + next(others)
+            if server.p.utilization_limit is not None:
+                most = server.p.utilization_limit * server.cores
             mine.append(Choice(server.value(one, rung, priced=asked.priced), load, most))
         choices.append(mine)
     found = best_allocation(choices)
@@ -408,11 +350,6 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
     if found.choices is None:
         return None
     return [rungs[place] for rungs, place in zip(open_rungs, found.choices, strict=True)]
-
-
-def _within(value: float, highest: float) -> float:
-    """Return a sample within what can be true: a fault of measuring must not outweigh all others."""
-    return min(max(0.0, value), highest)
 
 
 def _plain(each: _Remembered) -> dict[str, float | None]:
@@ -429,9 +366,9 @@ def _read(memory: Memory) -> dict[str, _Remembered]:
         factor, since = entry.get("factor"), entry.get("since_seconds")
         looseness, late = entry.get("looseness"), entry.get("judged_seconds")
         found[name] = _Remembered(
-            min(MOST_FACTOR, max(LEAST_FACTOR, factor)) if is_number(factor) else 1.0,
+            learning.bounded(factor) if is_number(factor) else 1.0,
             float(since) if is_number(since) else None,
-            min(1e3, max(1e-3, looseness)) if is_number(looseness) else 1.0,
+            min(1e3, max(LEAST_LOOSENESS, looseness)) if is_number(looseness) else 1.0,
             float(late) if is_number(late) else None,
         )
     return found
