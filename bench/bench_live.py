@@ -68,7 +68,7 @@ PROBE_SECONDS, PROBE_SCALE = 45, 0.6
 """A run on the cheapest versions, for what they cost."""
 SWINGING = 0.6
 """Of all slices, this share swings less than the one that is taken."""
-STATIC_SECONDS = 40
+STATIC_SECONDS = 30
 """So much of each slice is enough for policies that do nothing: one is always late, the other never."""
 SIMULATED = {"Static Best": "Best", "Static Cheapest": "Cheapest"}
 
@@ -194,6 +194,7 @@ class Live:
     accuracy: float
     cpu: float
     swaps: dict[str, int]
+    swap_seconds: dict[str, float]
     latency: tuple[float, float, float]
     sentence: str
 
@@ -230,6 +231,7 @@ def seen(path: Path) -> Live:
         accuracy=sum(a * n for a, n in answers) / answered if answered else float("nan"),
         cpu=cpu_share(run, WARM_UP_SECONDS),
         swaps=dict(total.swaps),
+        swap_seconds=dict(run.swaps.mean_seconds) if run.swaps is not None else {},
         latency=(
             _mean([p for p, _, _ in percentiles if p is not None]),
             _mean([p for _, p, _ in percentiles if p is not None]),
@@ -282,7 +284,8 @@ def replay_all(
                 record_run(kubernetes, replay, header=header, path=path, show=view.show)
             found.append(seen(path))
             share = min(1.0, (found[-1].late + found[-1].failed) / max(1, found[-1].requests))
-            stages.say(f"{found[-1].sentence}; after the warm-up {share:.2%} late, accuracy {found[-1].accuracy:.1%}")
+            accuracy = _percent(found[-1].accuracy, 1)
+            stages.say(f"{found[-1].sentence}; after the warm-up {share:.2%} late, accuracy {accuracy} %")
     return found
 
 
@@ -313,6 +316,16 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
+def _percent(share: float, digits: int) -> str:
+    """Return a share in per cent; a dash where nothing was answered, so that there is none."""
+    return _shown([100 * share], digits)
+
+
+def _shown(values: list[float], digits: int) -> str:
+    mean = _mean(values)
+    return f"{mean:.{digits}f}" if np.isfinite(mean) else "-"
+
+
 def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World, seconds: int, scale: float) -> Page:
     by_policy = {name: [run for run in runs if run.policy == name] for name in simulated}
     rows, side = [], []
@@ -327,21 +340,25 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
         # Of an overloaded server some late answers of the warm-up come in the counted time.
         by_round = ", ".join(f"{100 * min(1.0, (run.late + run.failed) / max(1, run.requests)):.2f}" for run in mine)
         totals[name] = (min(1.0, (late + failed) / max(1, requests)), accuracy)
-        points[name] = [totals[name]]
+        if np.isfinite(accuracy):
+            points[name] = [totals[name]]
         rows.append(
             [name, f"{requests:,}", f"{late:,}", f"{failed:,}", f"{100 * totals[name][0]:.3f}", by_round,
-             f"{100 * accuracy:.2f}", f"{100 * cpu:.1f}", f"{swaps['warm']}", f"{swaps['cold']}"]
+             _percent(accuracy, 2), f"{100 * cpu:.1f}", f"{swaps['warm']}", f"{swaps['cold']}"]
         )  # fmt: skip
         thought = simulated[name]
         live = [_mean([run.latency[place] for run in mine]) for place in range(3)]
         sim = [1000 * _mean([each.latency_seconds[key] or 0.0 for each in thought]) for key in ("p50", "p95", "p99")]
         side.append(
             [name, f"{100 * totals[name][0]:.2f} / {100 * _mean([t.late_share for t in thought]):.2f}",
-             f"{100 * accuracy:.1f} / {100 * _mean([t.normalized_accuracy_per_request for t in thought]):.1f}",
+             f"{_percent(accuracy, 1)} / {100 * _mean([t.normalized_accuracy_per_request for t in thought]):.1f}",
              f"{100 * cpu:.0f} / {100 * _mean([t.cpu for t in thought]):.0f}",
              *(f"{ours:.0f} / {theirs:.0f}" for ours, theirs in zip(live, sim, strict=True)),
              f"{sum(swaps[kind] for kind in ('warm', 'cold')) / max(1, len(mine)):.0f} / "
-             f"{_mean([float(t.swaps['warm'] + t.swaps['cold']) for t in thought]):.0f}"]
+             f"{_mean([float(t.swaps['warm'] + t.swaps['cold']) for t in thought]):.0f}",
+             _shown([1000 * run.swap_seconds["warm"] for run in mine if "warm" in run.swap_seconds], 0) + " / 0",
+             _shown([run.swap_seconds["cold"] for run in mine if "cold" in run.swap_seconds], 2) + " / "
+             + _shown([t.cold_swap_seconds for t in thought if t.cold_swap_seconds is not None], 2)]
         )  # fmt: skip
     ladder = [
         [task.state.name, str(version.number), f"{100 * version.accuracy:.0f}",
@@ -369,7 +386,8 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
                  "CPU, %", "swaps warm", "cold"], rows,
             ),
             Table(
-                ["policy", "late, %", "accuracy, %", "CPU, %", "p50, ms", "p95, ms", "p99, ms", "swaps a round"], side,
+                ["policy", "late, %", "accuracy, %", "CPU, %", "p50, ms", "p95, ms", "p99, ms", "swaps a round",
+                 "warm swap, ms", "cold swap, s"], side,
                 "**Live / simulated**: the same traces in the simulator, with the profiles that were measured here "
                 "(latencies live are means over the tasks and with the warm-up, simulated over all requests after it)",
             ),
@@ -390,7 +408,7 @@ def main() -> int:
     parser.add_argument(
         "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="Frontier and Stepwise among them"
     )
-    parser.add_argument("--seconds", type=int, default=140, help="of each run, beside its warm-up")
+    parser.add_argument("--seconds", type=int, default=125, help="of each run, beside its warm-up")
     parser.add_argument("--scale", type=float, help="of the simulator's demand; as the machine's pace allows")
     parser.add_argument("--out", type=Path, help="folder of the page and the recordings; out/bench-live-TIME")
     arguments = parser.parse_args()

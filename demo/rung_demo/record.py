@@ -105,11 +105,12 @@ class DecisionLine:
 
 @dataclass(frozen=True, slots=True)
 class SwapsLine:
-    """How many swaps there were since the start of the run, by kind (warm, cold) and by outcome."""
+    """Swaps since the start of the run by kind (warm, cold) and by outcome, and what each kind took in the mean."""
 
     time_seconds: float
     succeeded: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
+    mean_seconds: Mapping[str, float] = field(default_factory=dict)
     kind: str = "swaps"
 
 

@@ -211,7 +211,7 @@ async def _watch(
 ) -> None:
     """Tell each second what the operator says, until told to stop. A read that fails is left out."""
     told: dict[str, object] = {}
-    first: dict[tuple[str, str], float] | None = None
+    first: Swaps | None = None
     async with connect(kubernetes.kubeconfig) as cluster:
         while not stop.is_set():
             began = time.monotonic()
@@ -223,9 +223,9 @@ async def _watch(
             if page or tasks:
                 put(pool_line(time.time(), page, tasks))
             if page:
-                counts = swap_counts(page)
-                first = counts if first is None else first
-                put(swaps_line(time.time(), counts, first))
+                swaps = swaps_so_far(page)
+                first = swaps if first is None else first
+                put(swaps_line(time.time(), swaps, first))
             for decision in new_decisions(tasks, told):
                 put(decision)
             await asyncio.sleep(max(0.1, POLL_SECONDS - (time.monotonic() - began)))
@@ -288,24 +288,45 @@ def parse_page(text: str) -> Page:
     return page
 
 
-def swap_counts(page: Page) -> dict[tuple[str, str], float]:
-    """Return the swaps so far by kind and outcome."""
+@dataclass(frozen=True, slots=True)
+class Swaps:
+    """What the operator has counted: swaps by kind and outcome, and by kind the seconds they took and their number."""
+
+    counts: Mapping[tuple[str, str], float]
+    seconds: Mapping[str, float]
+    timed: Mapping[str, float]
+
+
+def swaps_so_far(page: Page) -> Swaps:
+    """Return what the operator has counted since it began."""
     counts: dict[tuple[str, str], float] = {}
     for labels, value in page.get("rung_swaps_total", ()):
         key = (labels["kind"], labels["outcome"])
         counts[key] = counts.get(key, 0.0) + value
-    return counts
+    return Swaps(
+        counts, _by_kind(page, "rung_swap_duration_seconds_sum"), _by_kind(page, "rung_swap_duration_seconds_count")
+    )
 
 
-def swaps_line(
-    now_seconds: float, counts: Mapping[tuple[str, str], float], first: Mapping[tuple[str, str], float]
-) -> SwapsLine:
-    """Return how many swaps there were since the first look."""
+def _by_kind(page: Page, name: str) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for labels, value in page.get(name, ()):
+        found[labels["kind"]] = found.get(labels["kind"], 0.0) + value
+    return found
+
+
+def swaps_line(now_seconds: float, swaps: Swaps, first: Swaps) -> SwapsLine:
+    """Return how many swaps there were since the first look, and how long they took in the mean."""
     succeeded: dict[str, int] = {}
     failed: dict[str, int] = {}
-    for (kind, outcome), value in counts.items():
-        new = int(value - first.get((kind, outcome), 0.0))
+    for (kind, outcome), value in swaps.counts.items():
+        new = int(value - first.counts.get((kind, outcome), 0.0))
         if kind != "none" and new > 0:
             bucket = succeeded if outcome == "ok" else failed
             bucket[kind] = bucket.get(kind, 0) + new
-    return SwapsLine(now_seconds, succeeded, failed)
+    mean_seconds = {
+        kind: (swaps.seconds.get(kind, 0.0) - first.seconds.get(kind, 0.0)) / ended
+        for kind, count in swaps.timed.items()
+        if (ended := count - first.timed.get(kind, 0.0)) > 0
+    }
+    return SwapsLine(now_seconds, succeeded, failed, mean_seconds)

@@ -43,7 +43,9 @@ def scatter(points: Mapping[str, Sequence[tuple[float, float]]], title: str = ""
             accuracy, [100 * share for share in late], marker=MARKERS[place % len(MARKERS)], markersize=8,
             color=COLOURS[place % len(COLOURS)], linestyle="-" if len(settings) > 1 else "", linewidth=1, label=label,
         )  # fmt: skip
-    axes.set(yscale="log", xlabel="mean normalised accuracy, %", ylabel="late answers, %", title=title)
+    none = any(share < LEAST_LATE for settings in points.values() for share, _ in settings)
+    late_label = f"late answers, %{f' (none: at {100 * LEAST_LATE:g})' if none else ''}"
+    axes.set(yscale="log", xlabel="mean normalised accuracy, %", ylabel=late_label, title=title)
     axes.grid(True, which="both", color="#e5e5e5", linewidth=0.6)
     axes.legend(fontsize=8, loc="best")
     return figure

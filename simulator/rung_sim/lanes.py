@@ -57,6 +57,9 @@ class Lane:
     target: Target | None = None
     loading: int | None = None
     swaps: Counter[str] = field(default_factory=Counter)
+    cold_seconds: list[float] = field(default_factory=list)
+    """How long each cold swap took, from the begin of its load to the new version answering."""
+    _load_began: float = 0.0
 
     @property
     def active(self) -> int | None:
@@ -85,6 +88,8 @@ class Lane:
     def load_ended(self) -> None:
         """Take what was loaded, and go on."""
         if self.loading is not None:
+            if self.swaps_cold:
+                self.cold_seconds.append(float(self.state.now[0]) - self._load_began)
             self._have(self.loaded | {self.loading})
             self.loading = None
         self.turns.give(self)
@@ -107,6 +112,7 @@ class Lane:
             if self.turns.take(self):
                 (self.loading,) = added
                 service = self.services[self.loading]
+                self._load_began = float(self.state.now[0])
                 engine.begin_load(self.state, self.index, service.load_cpu_seconds, service.load_seconds)
             return
 

@@ -29,6 +29,8 @@ class Outcome:
     """Mean utilisation of the servers."""
     core_seconds: float
     swaps: dict[str, int]
+    cold_swap_seconds: float | None
+    """Mean, from the begin of a load to the new version answering."""
     latency_seconds: dict[str, float]
     """Percentiles of the answers: p50, p95, p99."""
     decisions_per_second: float
@@ -68,6 +70,7 @@ def outcome_of(run: Run) -> Outcome:
         cpu=float(run.utilization[run.warm_up_seconds :].mean()),
         core_seconds=run.core_seconds,
         swaps=dict(run.swaps),
+        cold_swap_seconds=run.cold_swap_seconds,
         latency_seconds={"p50": float(p50), "p95": float(p95), "p99": float(p99)},
         decisions_per_second=1.0 / run.decision_seconds if run.decision_seconds > 0 else float("inf"),
     )

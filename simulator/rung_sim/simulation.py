@@ -87,6 +87,8 @@ class Run:
     """(seconds, servers, tasks): the version that answered; -1: none."""
     core_seconds: float
     swaps: Mapping[str, int]
+    cold_swap_seconds: float | None
+    """What a cold swap took in the mean, from the begin of its load; None without any. Warm ones take no time."""
     steps: tuple[Step, ...]
     decision_seconds: float
     """What a decision took in the mean, on this machine."""
@@ -202,6 +204,7 @@ class Simulation:
         for lane in self._lanes.values():
             for kind, count in lane.swaps.items():
                 swaps[kind] += count
+        cold = [seconds for lane in self._lanes.values() for seconds in lane.cold_seconds]
         return Run(
             world=self.world,
             policy=self.policy.name,
@@ -213,6 +216,7 @@ class Simulation:
             active=active,
             core_seconds=core_seconds,
             swaps=swaps,
+            cold_swap_seconds=float(np.mean(cold)) if cold else None,
             steps=tuple(steps),
             decision_seconds=taken / max(1, decisions),
             warm_up_seconds=self.options.warm_up_seconds,
