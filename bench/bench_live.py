@@ -198,6 +198,11 @@ class Live:
     latency: tuple[float, float, float]
     sentence: str
 
+    @property
+    def lost_share(self) -> float:
+        """What was late or failed. Of an overloaded server, late answers of the warm-up come in the counted time."""
+        return min(1.0, (self.late + self.failed) / max(1, self.requests))
+
 
 def cpu_share(run: Run, after_seconds: float) -> float:
     """Return the mean share of the server's CPU that was used."""
@@ -247,15 +252,19 @@ def fresh_server(kubernetes: Kubernetes) -> None:
     kubernetes.kubectl("rollout", "status", "deployment/rung-triton", "--timeout=120s", deadline_seconds=130)
 
 
+def replay_of(traces: dict[str, Trace], seed: int) -> Replay:
+    """Return the load that these traces are."""
+    seconds = next(iter(traces.values())).seconds
+    return Replay(traces, dict.fromkeys(traces, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), seed, seconds)
+
+
 def probe(kubernetes: Kubernetes, folder: Path, traces: dict[str, Trace], stages: Stages) -> float:
     """Return how many times the CPU that they are made for the cheapest versions take here."""
     fresh_server(kubernetes)
     use_policy(kubernetes, "Static Cheapest", stages, len(MILLISECONDS))
     header = RunHeader(time.time(), "probe", tuple(ladder_headers(kubernetes)), capacity_cores=1.0, trace="probe")
     constant = {task: Trace("probe", np.full(PROBE_SECONDS, trace.rates_rps.mean())) for task, trace in traces.items()}
-    replay = Replay(
-        constant, dict.fromkeys(traces, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), 0, PROBE_SECONDS
-    )
+    replay = replay_of(constant, 0)
     with stages.stage("What the cheapest versions cost here"):
         record_run(kubernetes, replay, header=header, path=folder / "probe.jsonl", show=lambda *_: None)
     made_for = sum(trace.rates_rps[0] * MILLISECONDS[task][0] / 1000 for task, trace in constant.items())
@@ -274,18 +283,14 @@ def replay_all(
             fresh_server(kubernetes)
             use_policy(kubernetes, name, stages, len(MILLISECONDS))
             mine = part_for(name, traces)
-            seconds = next(iter(mine.values())).seconds
-            replay = Replay(
-                mine, dict.fromkeys(mine, 400.0), "dns:///rung-triton:8001", image("rung-loadgen"), number, seconds
-            )
+            replay = replay_of(mine, number)
             header = RunHeader(time.time(), name, headers, capacity_cores=1.0, trace=f"round {number + 1}")
             path = folder / f"{number + 1}-{name.lower().replace(' ', '-')}.jsonl"
             with stages.stage(f"Round {number + 1}, {name}"), LiveView(header, stages.console) as view:
                 record_run(kubernetes, replay, header=header, path=path, show=view.show)
             found.append(seen(path))
-            share = min(1.0, (found[-1].late + found[-1].failed) / max(1, found[-1].requests))
-            accuracy = _percent(found[-1].accuracy, 1)
-            stages.say(f"{found[-1].sentence}; after the warm-up {share:.2%} late, accuracy {accuracy} %")
+            lost, accuracy = _percent(found[-1].lost_share, 2), _percent(found[-1].accuracy, 1)
+            stages.say(f"{found[-1].sentence}; after the warm-up {lost} % late, accuracy {accuracy} %")
     return found
 
 
@@ -337,8 +342,7 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
         swaps = Counter[str]()
         for run in mine:
             swaps.update(run.swaps)
-        # Of an overloaded server some late answers of the warm-up come in the counted time.
-        by_round = ", ".join(f"{100 * min(1.0, (run.late + run.failed) / max(1, run.requests)):.2f}" for run in mine)
+        by_round = ", ".join(_percent(run.lost_share, 2) for run in mine)
         totals[name] = (min(1.0, (late + failed) / max(1, requests)), accuracy)
         if np.isfinite(accuracy):
             points[name] = [totals[name]]

@@ -101,8 +101,14 @@ def normalized_accuracy(version: Version, task: TaskState) -> float:
     The best version counts even where it may not be served: a floor or a missing file does not make the rest better.
     When the best accuracy is 0 every version is equally good: 1.
     """
+    (normalized,) = normalized_accuracies((version,), task)
+    return normalized
+
+
+def normalized_accuracies(versions: Iterable[Version], task: TaskState) -> tuple[float, ...]:
+    """Return the normalised accuracy of each of some versions of one task, whose best is looked up once."""
     best = best_accuracy(task)
-    return version.accuracy / best if best > 0 else 1.0
+    return tuple(version.accuracy / best if best > 0 else 1.0 for version in versions)
 
 
 def best_accuracy(task: TaskState) -> float:

@@ -270,6 +270,7 @@ class _Server:
         return value - self.p.load_price if priced and not one.warm(rung) else value
 
     def limit(self, one: Lane) -> float:
+        """Return the share of late answers that a lane may have at present."""
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
         return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
 

@@ -107,7 +107,6 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
             continue
         declared = demand[state.name] if state.declared_demand_rps is not None else None
         rates = signals.rates(server.demand.get(state.name, ())) if declared is None else [declared]
-        best = frontier.best_accuracy(state)
         found.append(
             Lane(
                 state=state,
@@ -117,7 +116,7 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
                 demand_rps=demand[state.name],
                 rates_rps=rates,
                 pending=signals.rates(server.pending.get(state.name, ())),
-                worths=tuple(version.accuracy / best if best > 0 else 1.0 for version in ladder),
+                worths=frontier.normalized_accuracies(ladder, state),
                 costs=tuple(cpu_seconds(version, server) for version in ladder),
                 loaded=server.loaded.get(state.name, frozenset()),
                 hardware_class=server.hardware_class,
