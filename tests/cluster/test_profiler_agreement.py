@@ -1,8 +1,8 @@
 """The profiler against perf_analyzer, on the same server and the same loaded model.
 
-The model waits a fixed time for each answer and computes nothing: so both tools look for the same number, which no
-neighbour of this machine changes, and what is compared is how they look. `make bench-profiler` compares them on models
-that compute.
+The model waits a fixed time for each answer and computes nothing: so both tools look for the same number, and what is
+compared is how they look. A machine that lets no client keep its times has nothing to compare: the profiler says so.
+`make bench-profiler` compares them on models that compute.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from rung_porting.profiler.conditions import Bench, Conditions
+from rung_porting.profiler.errors import ClientBoundError
 from rung_porting.profiler.search import QUICK
 from rung_porting.profiler.served import profile_served
 from servers.perf_analyzer import NotHere, PerfAnalyzer, ensure_perf_analyzer, highest_rate
 from servers.triton import running_triton
 
-pytestmark = [pytest.mark.cluster, pytest.mark.paced]
+pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 
 SLO_SECONDS = 0.2
 EFFORT = replace(QUICK, saturation_seconds=3, probe_seconds=4, tolerance=0.03)
@@ -67,7 +68,10 @@ async def test_the_throughput_at_the_slo_is_perf_analyzers_within_five_percent(
     (folder / "config.pbtxt").write_text(CONFIG)
     (folder / "1" / "model.py").write_text(WAITS)
     with running_triton(tmp_path, "--model-control-mode=none") as server:
-        done, _ = await profile_served(Bench(server.address), "waits", Conditions("c", SLO_SECONDS, effort=EFFORT))
+        try:
+            done, _ = await profile_served(Bench(server.address), "waits", Conditions("c", SLO_SECONDS, effort=EFFORT))
+        except ClientBoundError as reason:
+            pytest.skip(f"this machine is too busy to measure on: {reason}")
         theirs = highest_rate(perf_analyzer, server.address, "waits", SLO_SECONDS, done.max_throughput, spread=0.08)
 
     print(f"the profiler found {done.max_throughput:.1f} inferences/s, perf_analyzer {theirs:.1f}")

@@ -68,7 +68,7 @@ async def profile_served(bench: Bench, model: str, conditions: Conditions) -> tu
         measured = await measurement.measure()
     except ProfileError as error:
         text = str(error)
-        raise ProfileError(text if text.startswith(f"{model}: ") else f"{model}: {text}") from None
+        raise type(error)(text if text.startswith(f"{model}: ") else f"{model}: {text}") from None
     except (TritonError, ServerError, AgentError, aiohttp.ClientError, TimeoutError) as error:
         raise ProfileError(f"{model}: {error or type(error).__name__}") from None
     finally:
