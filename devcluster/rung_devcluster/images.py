@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from rung_devcluster import buildah
 from rung_devcluster.base import BASE_REFERENCE, base_key, ensure_base_archive
 from rung_devcluster.cache import TEMPORARY_PREFIX, cache_folder, key_of, making_file, only_one, remove_leftovers
+from rung_devcluster.programs import ensure_program, program_sources
 from rung_devcluster.progress import Progress, to_stderr
 from rung_devcluster.tools import CATALOGUE, ensure_tools, tool_key
 from rung_devcluster.tools.catalogue import go_architecture
@@ -46,6 +47,7 @@ class Image(BaseModel):
     files: tuple[str, ...] = ()
     wheels: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
     base: bool = True
     default: bool = True
 
@@ -125,6 +127,9 @@ def image_key(root: Path, image: Image) -> str:
         for path in _files_below(root / name):
             parts += [str(path.relative_to(root)), oct(path.stat().st_mode & 0o111), path]
     parts += [tool_key(CATALOGUE[tool]) for tool in image.tools]
+    for name in image.programs:
+        for path in program_sources(root / name):
+            parts += [str(path.relative_to(root)), path]
     return key_of(parts)
 
 
@@ -205,6 +210,9 @@ def _fill_context(context: Path, root: Path, image: Image, tools: Mapping[str, P
     for name in image.tools:
         (context / "bin").mkdir(exist_ok=True)
         _link(tools[name], context / "bin" / name)
+    for name in image.programs:
+        (context / "bin").mkdir(exist_ok=True)
+        _link(ensure_program(root / name, progress), context / "bin" / name)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -83,6 +83,9 @@ env:
   - {name: RUNG_AGENT_LISTEN, value: "0.0.0.0:8090"}
   - {name: RUNG_AGENT_TRITON, value: "localhost:8001"}
   - {name: RUNG_AGENT_TRITON_METRICS, value: "127.0.0.1:8002"}
+  {{- if .Values.reflex.enabled }}
+  - {name: RUNG_AGENT_GATE_FILE, value: /run/rung/tasks.json}
+  {{- end }}
   - {name: AWS_REGION, value: {{ .Values.repository.region | quote }}}
   - name: RUNG_AGENT_TRITON_MEMORY_LIMIT
     valueFrom:
@@ -101,6 +104,22 @@ securityContext: {{- include "rung.restricted" . | nindent 2 }}
 volumeMounts:
   - {name: models, mountPath: /models}
   - {name: tmp, mountPath: /tmp}
+  {{- if .Values.reflex.enabled }}
+  - {name: gate, mountPath: /run/rung}
+  {{- end }}
+{{- end }}
+
+{{- define "rung.gate.container" -}}
+image: {{ printf "%s:%s" .Values.reflex.image.repository (.Values.reflex.image.tag | default .Chart.AppVersion) }}
+imagePullPolicy: {{ .Values.reflex.image.pullPolicy }}
+ports:
+  - {name: gate-http, containerPort: 8100}
+  - {name: gate-grpc, containerPort: 8101}
+  - {name: gate-metrics, containerPort: 8102}
+resources: {{- toYaml .Values.reflex.resources | nindent 2 }}
+securityContext: {{- include "rung.restricted" . | nindent 2 }}
+volumeMounts:
+  - {name: gate, mountPath: /run/rung, readOnly: true}
 {{- end }}
 
 {{- define "rung.triton.volumes" -}}
@@ -113,4 +132,8 @@ volumeMounts:
 # Triton insists on setting the mode of its backends' files, so it gets a copy of its own.
 - name: backends
   emptyDir: {}
+{{- if .Values.reflex.enabled }}
+- name: gate
+  emptyDir: {sizeLimit: 16Mi}
+{{- end }}
 {{- end }}

@@ -112,6 +112,24 @@ class Wanted(BaseModel):
     tasks: dict[TaskName, Annotated[list[Annotated[VersionNumber, Field(strict=True)]], Field(max_length=1000)]]
 
 
+class ReflexTask(BaseModel):
+    """What the gate beside the agent reads of one task: seconds, and by version what an inference takes alone."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", allow_inf_nan=False)
+
+    slo_seconds: Annotated[float, Field(gt=0)]
+    best_effort: bool = False
+    service_seconds: dict[VersionNumber, Annotated[float, Field(gt=0)]]
+
+
+class Reflex(BaseModel):
+    """What `PUT /v1/reflex` takes, and what the gate's file holds: the tasks whose requests get a version there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: dict[TaskName, ReflexTask] = Field(default_factory=dict)
+
+
 class AgentClient:
     """The connection to the agent of one server.
 
@@ -163,6 +181,14 @@ class AgentClient:
             AgentError: Unreachable, or Malformed (the agent refused it).
         """
         await self._request("PUT", "/v1/wanted", {"tasks": {task: list(numbers) for task, numbers in tasks.items()}})
+
+    async def put_reflex(self, reflex: Reflex) -> None:
+        """Say for which tasks the gate chooses; it replaces what was said last.
+
+        Raises:
+            AgentError: Unreachable, or Malformed (the agent refused it, or there is no gate beside it).
+        """
+        await self._request("PUT", "/v1/reflex", reflex.model_dump(mode="json", by_alias=True))
 
     async def _request(self, method: str, path: str, document: Mapping[str, object] | None = None) -> bytes:
         if self._session is None:

@@ -65,6 +65,12 @@ from rung.agent.runtime import Agent, Settings
     show_envvar=True,
     help="Memory limit of the Triton container (from the downward API; the agent can't see it).",
 )
+@click.option(
+    "--gate-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    show_envvar=True,
+    help="Where the gate beside Triton reads its tasks; without it there is no gate.",
+)
 @click.option("--poll-interval", type=Duration(), default="10s", show_envvar=True, help="Between two listings.")
 @click.option("--retry-first", type=Duration(), default="5s", show_envvar=True, help="Wait after a failed download.")
 @click.option("--retry-longest", type=Duration(), default="5m", show_envvar=True, help="The wait doubles up to this.")
@@ -81,6 +87,7 @@ def main(
     triton_metrics: tuple[str, int],
     triton_process: str,
     triton_memory_limit: int | None,
+    gate_file: Path | None,
     poll_interval: float,
     retry_first: float,
     retry_longest: float,
@@ -104,6 +111,7 @@ def main(
         triton_metrics=triton_metrics,
         triton_process=triton_process,
         triton_memory_limit_bytes=triton_memory_limit,
+        gate_file=gate_file,
         poll_seconds=poll_interval,
         retry=RetryDelays(retry_first, retry_longest),
         deadline_seconds=deadline,

@@ -16,6 +16,7 @@ from rung.adapters.s3 import ModelRepository
 from rung.adapters.triton import State, TritonClient, TritonError
 from rung.agent.catalogue import Catalogue, CatalogueReader
 from rung.agent.folder import ModelFolder
+from rung.agent.gate import GateFile
 from rung.agent.metrics import Metrics
 from rung.agent.mirror import Mirror, RetryDelays
 from rung.agent.placement import VersionKey
@@ -46,6 +47,7 @@ class Settings:
     triton_metrics: tuple[str, int] = ("127.0.0.1", 8002)
     triton_process: str = "tritonserver"
     triton_memory_limit_bytes: int | None = None
+    gate_file: Path | None = None
     poll_seconds: float = 10.0
     retry: RetryDelays = field(default_factory=RetryDelays)
     deadline_seconds: float = 10.0
@@ -88,9 +90,11 @@ class Agent:
         self._catalogue.add_installed(
             await asyncio.to_thread(self._folder.installed), await asyncio.to_thread(self._folder.configs)
         )
+        gate_file = self._settings.gate_file
         app = make_app(
-            self._catalogue, self._metrics, self._triton_metrics.passed_on, self._stuck, self._mirror.changed.set
-        )
+            self._catalogue, self._metrics, self._triton_metrics.passed_on, self._stuck, self._mirror.changed.set,
+            GateFile(gate_file).write if gate_file is not None else None,
+        )  # fmt: skip
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
         await runner.setup()
         loops: list[asyncio.Task[None]] = []

@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import ValidationError
 
-from rung.adapters.agent import Wanted
+from rung.adapters.agent import Reflex, Wanted
 from rung.agent.catalogue import Catalogue
 from rung.agent.metrics import Metrics
 
@@ -21,6 +21,7 @@ def make_app(
     triton_metrics: Callable[[], Awaitable[bytes]],
     stuck: Callable[[], list[str]],
     changed: Callable[[], None],
+    tell_gate: Callable[[Reflex], Awaitable[None]] | None = None,
 ) -> web.Application:
     """Build the web application.
 
@@ -30,6 +31,7 @@ def make_app(
         triton_metrics: what it passes on of Triton's own, as Prometheus text.
         stuck: names of the loops that stopped moving.
         changed: called when something else is wanted than before.
+        tell_gate: hands the gate its tasks; None where there is no gate.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -49,13 +51,22 @@ def make_app(
         try:
             wanted = Wanted.model_validate_json(await request.read())
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
-            hint = 'send {"tasks": {TASK: [number, ...]}}'
-            return web.json_response({"error": f"{hint}: {'; '.join(faults)}"}, status=400)
+            return _malformed('send {"tasks": {TASK: [number, ...]}}', error)
         tasks = {task: tuple(numbers) for task, numbers in wanted.tasks.items()}
         if tasks != catalogue.wanted:
             catalogue.wanted = tasks
             changed()
+        return web.Response(status=204)
+
+    async def put_reflex(request: web.Request) -> web.Response:
+        try:
+            reflex = Reflex.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _malformed('send {"tasks": {TASK: {"sloSeconds": ..., "serviceSeconds": {NUMBER: ...}}}}', error)
+        if tell_gate is not None:
+            await tell_gate(reflex)
+        elif reflex.tasks:
+            return web.json_response({"error": "there is no gate here: set reflex.enabled in the chart"}, status=404)
         return web.Response(status=204)
 
     app = web.Application(client_max_size=LARGEST_REQUEST_BYTES)
@@ -63,4 +74,10 @@ def make_app(
     app.router.add_get("/metrics", metrics_text)
     app.router.add_get("/v1/inventory", inventory)
     app.router.add_put("/v1/wanted", put_wanted)
+    app.router.add_put("/v1/reflex", put_reflex)
     return app
+
+
+def _malformed(hint: str, error: ValidationError) -> web.Response:
+    faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:5]]
+    return web.json_response({"error": f"{hint}: {'; '.join(faults)}"}, status=400)

@@ -95,6 +95,13 @@ class RolloutSpec(Model):
     """A load that takes longer has failed: what answered before goes on answering."""
 
 
+class ReflexMode(StrEnum):
+    """Whether a single request may be answered by a loaded rung below the one that was decided."""
+
+    OFF = "Off"
+    ON = "On"
+
+
 class ServingPoolSpec(Model):
     """Which servers belong to the pool, and how they are looked after."""
 
@@ -117,6 +124,9 @@ class ServingPoolSpec(Model):
     """What is kept loaded beside the version that answers."""
     rollout: RolloutSpec = RolloutSpec()
     """How swaps are carried out."""
+    reflex: ReflexMode = ReflexMode.OFF
+    """On: a request that would be late is answered by a loaded rung below, which takes the chart's gate in front of each
+    Triton (`reflex.enabled`). Off: the version that was decided answers everything."""
 
 
 class PoolServerStatus(Model):

@@ -60,6 +60,13 @@ class ServerPhase(StrEnum):
     FAILED = "Failed"
 
 
+class ServiceClass(StrEnum):
+    """Whose requests go first when there is not room for all."""
+
+    REAL_TIME = "RealTime"
+    BEST_EFFORT = "BestEffort"
+
+
 class ServiceLevel(Model):
     """How fast answers must come."""
 
@@ -135,6 +142,9 @@ class InferenceTaskSpec(Model):
     """The version that answers, in mode Pinned; only allowed there."""
     demand: Demand = Demand()
     """How the demand of this task is known."""
+    service_class: ServiceClass = ServiceClass.REAL_TIME
+    """RealTime: every request is answered. BestEffort: requests are refused, with RESOURCE_EXHAUSTED or 429, before those
+    of other tasks are late; that takes spec.reflex: On of the pool."""
 
     @model_validator(mode="after")
     def _pin_fits_mode(self) -> Self:

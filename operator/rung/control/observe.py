@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rung.adapters.prometheus import MetricsUnavailable, PoolSignals, Prometheus
-from rung.api import InferenceTask, ModelVersion, ServingPool
+from rung.api import InferenceTask, ModelVersion, ServiceClass, ServingPool
 from rung.api.task import DemandSource
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
@@ -101,6 +101,7 @@ def core_task(task: InferenceTask, versions: tuple[Version, ...], pods: Iterable
         pinned_version=spec.pinned_version,
         servers=servers if spec.server_selector else None,
         declared_demand_rps=spec.demand.rate if spec.demand.source is DemandSource.DECLARED else None,
+        best_effort=spec.service_class is ServiceClass.BEST_EFFORT,
     )
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rung.adapters.prometheus import CpuSource, Prometheus
-from rung.api import ServingPool
+from rung.adapters.agent import Reflex, ReflexTask
+from rung.api import PoolMode, ReflexMode, ServingPool
 from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import Want
 from rung.control.observe import (
@@ -36,7 +37,8 @@ from rung.control.turns import LoadTurns
 from rung.control.view import ClusterView, Namespaced, ServerPod
 from rung.core.decide import decide
 from rung.core.plan import Memory, Target
-from rung.core.snapshot import TaskState
+from rung.core.reflex import reflex_tasks
+from rung.core.snapshot import ServerState, TaskState
 
 logger = logging.getLogger(__name__)
 
@@ -239,6 +241,24 @@ class PoolLoop:
             orders = within_budget({name: targets[name] for name in applied}, peaks, budget.bytes if budget else None)
             wants = {tasks[name].model: Want(target, sha256[name], peaks[name]) for name, target in orders.items()}
             worker.want(wants, files)
+            worker.reflex = gate_tasks(seen, server)
+
+
+def gate_tasks(seen: Pass, server: ServerState) -> Reflex:
+    """Return the tasks for which the gate of a server chooses: none unless the pool's reflex is on, and Rung acts."""
+    if seen.pool.spec.reflex is not ReflexMode.ON or seen.pool.spec.mode is not PoolMode.AUTO:
+        return Reflex()
+    models = {task.name: task.model for task in seen.tasks}
+    return Reflex(
+        tasks={
+            models[name]: ReflexTask(
+                slo_seconds=task.slo_latency_seconds,
+                best_effort=task.best_effort,
+                service_seconds=dict(task.service_seconds),
+            )
+            for name, task in reflex_tasks(seen.snapshot, server, seen.metric).items()
+        }
+    )
 
 
 def _files(task: TaskState, target: Target) -> tuple[int, ...]:

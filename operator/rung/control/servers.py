@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
-from rung.adapters.agent import AgentClient, AgentError, Inventory
+from rung.adapters.agent import AgentClient, AgentError, Inventory, Reflex
 from rung.adapters.triton import DeadlineExceeded, IndexEntry, Refused, State, TritonClient, TritonError
 from rung.control.backoff import BrokenVersions
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
@@ -58,6 +58,9 @@ class ServerWorker:
         self.broken = BrokenVersions()
         self.load_deadline_seconds = load_deadline_seconds
         self.interval_seconds = interval_seconds
+        self.reflex = Reflex()
+        """For which tasks the gate chooses."""
+        self._gate_rests = False
         self._triton = TritonClient(pod.triton_address)
         self._agent = AgentClient(pod.agent_address)
         self._turns = turns
@@ -146,12 +149,15 @@ class ServerWorker:
         self.observation = replace(
             self.observation, inventory=inventory, inventory_time_seconds=self._wall_clock(), inventory_message=""
         )
-        if self._wanted_files:
-            try:
+        try:
+            if self._wanted_files:
                 await self._agent.put_wanted(self._wanted_files)
-            except AgentError as error:
-                # A hint that was not taken: what the agent said before counts all the same.
-                self.observation = replace(self.observation, inventory_message=str(error))
+            if self.reflex.tasks or not self._gate_rests:
+                await self._agent.put_reflex(self.reflex)
+                self._gate_rests = not self.reflex.tasks
+        except AgentError as error:
+            # A hint that was not taken: what the agent said before counts all the same.
+            self.observation = replace(self.observation, inventory_message=str(error))
 
     def _forgive_new_files(self, inventory: Inventory) -> None:
         """Let a broken version be tried at once when its files were fetched anew."""

@@ -8,9 +8,41 @@ planned. (Choosing for each request, without an allocation above it, is SlackFit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rung.core.frontier import Metric
+from rung.core.policies import base
+from rung.core.policies.lane import cpu_seconds
+from rung.core.servable import servable
+from rung.core.snapshot import Mode, PoolSnapshot, ServerState
 
 NOTHING = -1
+
+
+@dataclass(frozen=True, slots=True)
+class ReflexTask:
+    """What has to be known in front of a server to choose for each request of a task."""
+
+    slo_latency_seconds: float
+    best_effort: bool
+    service_seconds: Mapping[int, float]
+    """By version that may answer: what an inference takes alone, as its profile says."""
+
+
+def reflex_tasks(snapshot: PoolSnapshot, server: ServerState, metric: Metric) -> dict[str, ReflexTask]:
+    """Return the tasks for which a server may choose by itself: those that Rung decides about, without pinned ones.
+
+    Only versions that may be served there are named, so floors hold; a task with none, or without profiles, has no
+    choice and is left out.
+    """
+    found = {}
+    for task in base.tasks_of(snapshot, server):
+        ladder = servable(task, server, metric).ladder if task.mode is Mode.AUTO else ()
+        seconds = {version.number: cost for version in ladder if (cost := cpu_seconds(version, server)) > 0}
+        if seconds:
+            found[task.name] = ReflexTask(task.slo_latency_seconds, task.best_effort, seconds)
+    return found
 
 
 def choose(ladder: Sequence[int], in_flight: int, service_seconds: Sequence[float], slack_seconds: float) -> int:

@@ -72,6 +72,8 @@ class TaskState:
     """Names of the servers that serve this task; None means every server of the pool."""
     declared_demand_rps: float | None = None
     """The owner's word on the demand of the whole pool; it replaces what was observed, shared evenly by its servers."""
+    best_effort: bool = False
+    """Whether requests may be refused before those of other tasks are late."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,3 +26,12 @@ def test_its_laws(seconds: list[float], in_flight: int, slack: float, data: st.D
 
 def test_nothing_loaded_gives_nothing() -> None:
     assert choose([], 0, [0.1], 1.0) == NOTHING
+
+
+def test_the_gate_is_held_against_the_same_cases() -> None:
+    """`gate/reflex` is the same function in Go: its own tests read this file, too."""
+    cases = json.loads((Path(__file__).parents[3] / "gate/reflex/testdata/choose.json").read_text())
+    for case in cases:
+        seconds = case["serviceSeconds"]
+        assert choose(range(len(seconds)), case["waiting"], seconds, case["slackSeconds"]) == case["place"], case
+    assert {case["place"] for case in cases} >= {NOTHING, 0, 1, 2, 3}

@@ -1,0 +1,124 @@
+// Command gate stands in front of one Triton and chooses, for each request, which loaded version answers it.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"rung.dev/gate/fleet"
+	"rung.dev/gate/proxy"
+	"rung.dev/gate/wire"
+)
+
+// window is how much of a stream may be on its way: an input of a few pictures without waiting.
+const window = 4 << 20
+
+func main() {
+	var (
+		grpcAddress    = flag.String("grpc-address", ":8101", "where clients' gRPC calls come in")
+		httpAddress    = flag.String("http-address", ":8100", "where clients' HTTP requests come in")
+		metricsAddress = flag.String("metrics-address", ":8102", "where /metrics and /healthz are")
+		tritonGRPC     = flag.String("triton-grpc", "127.0.0.1:8001", "Triton's gRPC port")
+		tritonHTTP     = flag.String("triton-http", "http://127.0.0.1:8000", "Triton's HTTP port")
+		tasksFile      = flag.String("tasks", "/run/rung/tasks.json", "the tasks whose versions are chosen here")
+		every          = flag.Duration("index-every", 100*time.Millisecond, "how often Triton is asked what is loaded")
+		largest        = flag.Int("max-message-bytes", 256<<20, "no message may be larger")
+		grace          = flag.Duration("grace", 20*time.Second, "how long requests may still take after SIGTERM")
+	)
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := run(ctx, *grpcAddress, *httpAddress, *metricsAddress, *tritonGRPC, *tritonHTTP, *tasksFile, *every, *largest, *grace); err != nil {
+		slog.Error("the gate ends", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(
+	ctx context.Context, grpcAddress, httpAddress, metricsAddress, tritonGRPC, tritonHTTP, tasksFile string,
+	every time.Duration, largest int, grace time.Duration,
+) error {
+	triton, err := url.Parse(tritonHTTP)
+	if err != nil {
+		return fmt.Errorf("-triton-http: %w", err)
+	}
+	connection, err := grpc.NewClient(
+		"passthrough:///"+tritonGRPC,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(4*window),
+		grpc.WithDefaultCallOptions(
+			grpc.ForceCodecV2(wire.Codec{}), grpc.MaxCallRecvMsgSize(largest), grpc.MaxCallSendMsgSize(largest),
+		),
+	)
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	metrics := fleet.NewMetrics(prometheus.DefaultRegisterer)
+	tasks := fleet.NewTasks(tritonHTTP, metrics)
+	metrics.Watch(tasks)
+	go tasks.Run(ctx, tasksFile, every)
+
+	calls := grpc.NewServer(
+		grpc.ForceServerCodecV2(wire.Codec{}),
+		grpc.UnknownServiceHandler(proxy.GRPC{Server: connection, Tasks: tasks}.Handle),
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4*window),
+		grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(largest),
+		grpc.NumStreamWorkers(4),
+	)
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.MaxIdleConnsPerHost = 256
+	transport.Proxy = nil
+	pages := http.NewServeMux()
+	pages.Handle("/metrics", promhttp.Handler())
+	pages.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	servers := []*http.Server{
+		{Addr: httpAddress, Handler: proxy.NewHTTP(triton, tasks, transport), ReadHeaderTimeout: 10 * time.Second},
+		{Addr: metricsAddress, Handler: pages, ReadHeaderTimeout: 10 * time.Second},
+	}
+
+	listener, err := net.Listen("tcp", grpcAddress)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1+len(servers))
+	go func() { ended <- calls.Serve(listener) }()
+	for _, server := range servers {
+		go func() { ended <- server.ListenAndServe() }()
+	}
+	slog.Info("the gate is open", "grpc", grpcAddress, "http", httpAddress, "triton", tritonGRPC)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	return shut(calls, servers, grace)
+}
+
+// shut lets what is under way be answered.
+func shut(calls *grpc.Server, servers []*http.Server, grace time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	context.AfterFunc(ctx, calls.Stop)
+	calls.GracefulStop()
+	var faults []error
+	for _, server := range servers {
+		faults = append(faults, server.Shutdown(ctx))
+	}
+	return errors.Join(faults...)
+}

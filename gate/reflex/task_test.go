@@ -1,0 +1,156 @@
+package reflex
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+)
+
+var profile = map[int64]float64{1: 0.010, 2: 0.050, 3: 0.200}
+
+func loaded(t *testing.T, versions ...int64) *Task {
+	t.Helper()
+	task := NewTask(Settings{SLOSeconds: 0.4, ServiceSeconds: profile})
+	task.Load(versions)
+	return task
+}
+
+// fill has n requests arrive at a moment; the first is with the server, the others wait.
+func fill(task *Task, n int, now time.Time) (first *Ticket, versions chan int64) {
+	first, _ = task.Enter(context.Background(), now)
+	versions = make(chan int64, n)
+	var waiting sync.WaitGroup
+	for range n - 1 {
+		waiting.Add(1)
+		go func() {
+			waiting.Done()
+			ticket, err := task.Enter(context.Background(), now)
+			if err == nil {
+				versions <- ticket.Version()
+			}
+		}()
+	}
+	waiting.Wait()
+	for task.Waiting() < n {
+		time.Sleep(time.Millisecond)
+	}
+	return first, versions
+}
+
+func TestACalmTaskGetsTheAllocatedVersion(t *testing.T) {
+	task := loaded(t, 3, 1, 2)
+	ticket, err := task.Enter(context.Background(), time.Now())
+	if err != nil || ticket.Version() != 3 {
+		t.Fatalf("got %v, %v", ticket, err)
+	}
+}
+
+func TestABurstIsAnsweredByTheMostAccurateVersionThatIsInTime(t *testing.T) {
+	for _, c := range []struct {
+		waiting int
+		version int64
+	}{{1, 3}, {4, 2}, {20, 1}, {100, 1}} {
+		task := loaded(t, 1, 2, 3)
+		now := time.Now()
+		first, versions := fill(task, 1+c.waiting, now)
+		// The server answered at once: the next one has all of the service level's time left.
+		task.Leave(first, now, false)
+		if version := <-versions; version != c.version {
+			t.Errorf("of %d that wait: version %d, not %d", c.waiting, version, c.version)
+		}
+	}
+}
+
+func TestOneRequestIsWithTheServerAtATimeWhereInferencesAreLong(t *testing.T) {
+	task := loaded(t, 3)
+	_, versions := fill(task, 5, time.Now())
+	select {
+	case <-versions:
+		t.Fatal("two at a time")
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+func TestShortInferencesAreSentAhead(t *testing.T) {
+	task := NewTask(Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{7: 0.0005}})
+	task.Load([]int64{7})
+	for range 5 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := task.Enter(ctx, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestServiceTimesAreLearnedAndUnknownOnesStretchedByTheKnown(t *testing.T) {
+	task := loaded(t, 1, 3)
+	now := time.Now()
+	for range 60 { // the neighbours take half of the server: everything takes twice as long
+		ticket, _ := task.Enter(context.Background(), now)
+		now = now.Add(400 * time.Millisecond)
+		ticket.sent = now.Add(-400 * time.Millisecond)
+		task.Leave(ticket, now, true)
+	}
+	service := task.Service()
+	if service[3] < 0.39 || service[3] > 0.41 {
+		t.Errorf("observed: %v", service[3])
+	}
+	if service[1] < 0.018 || service[1] > 0.022 {
+		t.Errorf("not observed, twice its profile: %v", service[1])
+	}
+}
+
+func TestWhoGoesAwayGivesUpItsPlace(t *testing.T) {
+	task := loaded(t, 3)
+	first, _ := task.Enter(context.Background(), time.Now())
+	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan error)
+	go func() {
+		_, err := task.Enter(ctx, time.Now())
+		gone <- err
+	}()
+	for task.Waiting() < 2 {
+		time.Sleep(time.Millisecond)
+	}
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if waiting := task.Waiting(); waiting != 1 {
+		t.Fatalf("%d still wait", waiting)
+	}
+	task.Leave(first, time.Now(), true)
+	if _, err := task.Enter(context.Background(), time.Now()); err != nil || task.Waiting() != 1 {
+		t.Fatalf("the queue is stuck: %v, %d", err, task.Waiting())
+	}
+}
+
+func TestWithoutLoadedVersionsTheServerDecides(t *testing.T) {
+	task := loaded(t)
+	for range 50 {
+		ticket, err := task.Enter(context.Background(), time.Now())
+		if err != nil || ticket.Version() != 0 {
+			t.Fatal(ticket, err)
+		}
+	}
+}
+
+func TestItIsLateWhenNotEvenTheCheapestVersionWouldBeInTime(t *testing.T) {
+	task := loaded(t, 1, 2)
+	_, _ = fill(task, 30, time.Now())
+	if task.Late() {
+		t.Error("30 x 10 ms are in time")
+	}
+	for range 12 {
+		go func() { _, _ = task.Enter(context.Background(), time.Now()) }()
+	}
+	for task.Waiting() < 42 {
+		time.Sleep(time.Millisecond)
+	}
+	if !task.Late() {
+		t.Error("more than 40 x 10 ms are not")
+	}
+}
