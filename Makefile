@@ -56,7 +56,7 @@ images: setup ## Build the container images (with buildah) and load them into th
 	$(BIN)/python -m rung_devcluster images $(ARGS)
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live
+.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live bench-reflex
 bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
 	$(BIN)/python bench/bench_swap.py $(ARGS)
 
@@ -71,6 +71,9 @@ bench-porting: setup-porting ## What INT8, distillation, the search and the knob
 
 bench-policies: setup ## What a decision of Frontier takes by tasks and servers, and the simulator by requests
 	$(BIN)/python bench/bench_policies.py $(ARGS)
+
+bench-reflex: setup setup-triton ## What the gate adds to a request, beside Envoy: time and CPU
+	$(BIN)/python bench/bench_reflex.py $(ARGS)
 
 bench-live: setup ## Policies in turn on a real Triton, with a real trace (root; 38 minutes; ARGS="--data FOLDER")
 	$(BIN)/python bench/bench_live.py $(ARGS)

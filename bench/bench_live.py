@@ -28,8 +28,9 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from rung.api import ReflexMode
 from rung.control.policies import decide_settings
-from rung_demo.__main__ import POLICIES, use_policy
+from rung_demo.__main__ import POLICIES, REFLEX, WITH_GATE, use_policy
 from rung_demo.environment import PROJECT, Options, environment, image
 from rung_demo.ladders import ladder_headers
 from rung_demo.live import LiveView
@@ -46,8 +47,8 @@ from rung_sim.experiments import setting
 from rung_sim.experiments.page import Page, Table
 from rung_sim.outcome import Outcome as Simulated
 from rung_sim.outcome import outcome_of as simulated_outcome
+from rung_sim.simulation import Choosing, Simulation
 from rung_sim.simulation import Options as SimulationOptions
-from rung_sim.simulation import Simulation
 from rung_sim.world import SimulatedServer, World, read_world
 
 INPUTS, ROWS, WIDTH = 16, 128, 512
@@ -68,9 +69,9 @@ PROBE_SECONDS, PROBE_SCALE = 45, 0.6
 """A run on the cheapest versions, for what they cost."""
 SWINGING = 0.6
 """Of all slices, this share swings less than the one that is taken."""
-STATIC_SECONDS = 30
+STATIC_WARM_UP_SECONDS, STATIC_SECONDS = 15, 30
 """So much of each slice is enough for policies that do nothing: one is always late, the other never."""
-SIMULATED = {"Static Best": "Best", "Static Cheapest": "Cheapest"}
+SIMULATED = {"Static Best": "Best", "Static Cheapest": "Cheapest", REFLEX: "Frontier"}
 
 
 # ------------------------------------------------------------------------------------------------------------ versions
@@ -176,8 +177,13 @@ def part_for(policy: str, traces: dict[str, Trace]) -> dict[str, Trace]:
     """Return what a policy gets of a round."""
     if not policy.startswith("Static"):
         return traces
-    seconds = WARM_UP_SECONDS + STATIC_SECONDS
-    return {task: Trace(trace.name, trace.rates_rps[:seconds]) for task, trace in traces.items()}
+    begin, end = WARM_UP_SECONDS - STATIC_WARM_UP_SECONDS, WARM_UP_SECONDS + STATIC_SECONDS
+    return {task: Trace(trace.name, trace.rates_rps[begin:end]) for task, trace in traces.items()}
+
+
+def warm_up_seconds(policy: str) -> int:
+    """Return how much of a run of a policy is not counted."""
+    return STATIC_WARM_UP_SECONDS if policy.startswith("Static") else WARM_UP_SECONDS
 
 
 # ---------------------------------------------------------------------------------------------------------------- runs
@@ -221,7 +227,8 @@ def cpu_share(run: Run, after_seconds: float) -> float:
 def seen(path: Path) -> Live:
     """Add a recording up."""
     run = read_run(path)
-    lines = [line for line in run.load if line.elapsed_seconds > WARM_UP_SECONDS]
+    after = warm_up_seconds(run.header.name)
+    lines = [line for line in run.load if line.elapsed_seconds > after]
     worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
     answers = [(worth[line.task, number], count) for line in lines for number, count in line.versions.items()]
     answered = sum(count for _, count in answers)
@@ -234,7 +241,7 @@ def seen(path: Path) -> Live:
         late=sum(line.late for line in lines),
         failed=sum(sum(line.failed.values()) for line in lines),
         accuracy=sum(a * n for a, n in answers) / answered if answered else float("nan"),
-        cpu=cpu_share(run, WARM_UP_SECONDS),
+        cpu=cpu_share(run, after),
         swaps=dict(total.swaps),
         swap_seconds=dict(run.swaps.mean_seconds) if run.swaps is not None else {},
         latency=(
@@ -296,16 +303,18 @@ def replay_all(
 
 def simulate_all(world: World, rounds: list[dict[str, Trace]], policies: list[str]) -> dict[str, list[Simulated]]:
     """Replay the same traces on what was measured."""
-    settings = decide_settings(world.pool.spec)
     found: dict[str, list[Simulated]] = {}
     for name in policies:
+        reflex = ReflexMode.ON if name in WITH_GATE else ReflexMode.OFF
+        settings = decide_settings(world.pool.spec.model_copy(update={"reflex": reflex}))
+        choosing = Choosing.REFLEX if name in WITH_GATE else Choosing.TRITON
         for number, traces in enumerate(rounds):
             rates = {task: trace.rates_rps for task, trace in part_for(name, traces).items()}
             made = contender(
                 SIMULATED.get(name, name),
                 world.pool.spec.policy,
                 settings,
-                SimulationOptions(seed=number, warm_up_seconds=WARM_UP_SECONDS),
+                SimulationOptions(seed=number, warm_up_seconds=warm_up_seconds(name), choosing=choosing),
                 rates,
             )
             run = Simulation(world, rates, made.policy, made.settings, made.options).run()
@@ -370,8 +379,16 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
          f"{profile.load_seconds or 0:.2f}"]
         for task in world.tasks for version in task.state.versions for profile in version.profiles.values()
     ]  # fmt: skip
-    ours, theirs = totals["Frontier"], totals["Stepwise"]
-    fewer = f"one {theirs[0] / ours[0]:.0f}th" if ours[0] > 0 else "none"
+    theirs = totals["Stepwise"]
+    findings = []
+    for name in ("Frontier", REFLEX):
+        if name in totals:
+            ours = totals[name]
+            fewer = f"one {theirs[0] / ours[0]:.0f}th" if ours[0] > 0 else "none"
+            findings.append(
+                f"{name}: {100 * ours[0]:.3f} % late or failed ({fewer} of Stepwise's {100 * theirs[0]:.3f} %) at "
+                f"{100 * (ours[1] - theirs[1]):+.2f} points of normalised accuracy."
+            )
     return Page(
         title="Live: policies in turn on one real Triton",
         question=(
@@ -398,10 +415,7 @@ def report(runs: list[Live], simulated: dict[str, list[Simulated]], world: World
             Table(["task", "version", "accuracy, %", "CPU, ms", "sustains, 1/s", "load, s"], ladder, "**Versions**"),
         ],
         figures={"live": figures.scatter(points, "Live: late answers over accuracy")},
-        findings=[
-            f"Frontier: {100 * ours[0]:.3f} % late or failed ({fewer} of Stepwise's {100 * theirs[0]:.3f} %) at "
-            f"{100 * (ours[1] - theirs[1]):+.2f} points of normalised accuracy."
-        ],
+        findings=findings,
     )  # fmt: skip
 
 
@@ -410,8 +424,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the real traces")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--policies", nargs="+", choices=POLICIES, default=list(POLICIES), help="Frontier and Stepwise among them"
-    )
+        "--policies", nargs="+", choices=(*POLICIES, REFLEX), default=list(POLICIES),
+        help=f"Frontier and Stepwise among them; with {REFLEX} a gate stands before the server in every run",
+    )  # fmt: skip
     parser.add_argument("--seconds", type=int, default=125, help="of each run, beside its warm-up")
     parser.add_argument("--scale", type=float, help="of the simulator's demand; as the machine's pace allows")
     parser.add_argument("--out", type=Path, help="folder of the page and the recordings; out/bench-live-TIME")
@@ -429,8 +444,9 @@ def main() -> int:
     with TemporaryDirectory(prefix="rung-bench-live-") as temporary:
         write_ladders(Path(temporary))
         options = Options(
-            None, Path(temporary), tasks=tuple(MILLISECONDS), manifest=tasks_manifest(), profile_slo=PROFILE_SLO
-        )
+            None, Path(temporary), tasks=tuple(MILLISECONDS), manifest=tasks_manifest(), profile_slo=PROFILE_SLO,
+            reflex=REFLEX in arguments.policies,
+        )  # fmt: skip
         with environment(options, stages) as kubernetes:
             pool = folder / "pool.yaml"
             pool.write_text(kubernetes.kubectl("get", "spool,itask,mver", "--output", "yaml"))

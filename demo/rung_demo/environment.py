@@ -53,6 +53,8 @@ class Options:
     """The InferenceTasks: a file, or YAML."""
     profile_slo: str = "400ms"
     """Versions are measured for this service level."""
+    reflex: bool = False
+    """Whether a gate stands in front of the server, and the pool's reflex is on."""
 
 
 @contextmanager
@@ -70,7 +72,7 @@ def environment(options: Options, stages: Stages) -> Iterator[Kubernetes]:
     try:
         with _ladders(options, stages) as ladders:
             kubernetes = _cluster(options, stages)
-            _install(kubernetes, stages)
+            _install(kubernetes, stages, reflex=options.reflex)
             _publish(kubernetes, ladders(), stages)
         _profile(kubernetes, stages, options)
         with stages.stage("Registering the versions and the tasks"):
@@ -206,7 +208,7 @@ def _rung_port(kubernetes: Kubernetes, *arguments: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ install
 
 
-def _install(kubernetes: Kubernetes, stages: Stages) -> None:
+def _install(kubernetes: Kubernetes, stages: Stages, *, reflex: bool) -> None:
     with stages.stage("Prometheus, S3 and Rung (helm install)"):
         # What an earlier run left would be mixed with this one's.
         _uninstall(kubernetes)
@@ -216,7 +218,8 @@ def _install(kubernetes: Kubernetes, stages: Stages) -> None:
         kubernetes.apply(PROJECT / "examples/demo/prometheus.yaml")
         kubernetes.helm(
             "upgrade", "--install", RELEASE, str(PROJECT / "charts/rung"),
-            "--values", str(PROJECT / "examples/demo/values.yaml"), "--wait", "--timeout", "150s",
+            "--values", str(PROJECT / "examples/demo/values.yaml"), "--set", f"reflex.enabled={str(reflex).lower()}",
+            "--wait", "--timeout", "150s",
         )  # fmt: skip
         kubernetes.kubectl("rollout", "status", "deployment/s3", "deployment/prometheus", "--timeout=60s")
 

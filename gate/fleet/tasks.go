@@ -23,7 +23,7 @@ import (
 type Named struct {
 	*reflex.Task
 	Name  string
-	meter *meter
+	meter meter
 }
 
 // Tasks are the tasks whose requests get a version here. Everything else is handed on as it is.
@@ -111,6 +111,11 @@ func (t *Tasks) Configure(path string) error {
 		after[name] = task
 	}
 	t.byName.Store(&after)
+	for name := range before {
+		if after[name] == nil {
+			t.metrics.forget(name)
+		}
+	}
 	t.Look()
 	return nil
 }

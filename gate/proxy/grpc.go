@@ -59,6 +59,7 @@ func (g GRPC) infer(ctx context.Context, stream grpc.ServerStream, request wire.
 	if task == nil || head.Version != "" {
 		return g.call(ctx, stream, request)
 	}
+	task.Arrived()
 	if g.Tasks.Refuses(task) {
 		request.Data.Free()
 		task.Refused()
@@ -69,7 +70,7 @@ func (g GRPC) infer(ctx context.Context, stream grpc.ServerStream, request wire.
 	ticket, err := task.Enter(ctx, began)
 	if err != nil {
 		request.Data.Free()
-		task.Answered(began, "cancelled", 0)
+		task.Ended(began, "cancelled", 0)
 		return status.FromContextError(err).Err()
 	}
 	version := ticket.Version()
@@ -87,7 +88,7 @@ func (g GRPC) infer(ctx context.Context, stream grpc.ServerStream, request wire.
 		kept.Free()
 	}
 	task.Leave(ticket, time.Now(), err == nil)
-	task.Answered(began, outcome(err), version)
+	task.Ended(began, outcome(err), version)
 	return err
 }
 

@@ -47,6 +47,7 @@ func (h HTTP) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 		return
 	}
 	began := time.Now()
+	task.Arrived()
 	if h.tasks.Refuses(task) {
 		task.Refused()
 		writer.Header().Set("Content-Type", "application/json")
@@ -57,7 +58,7 @@ func (h HTTP) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 	}
 	ticket, err := task.Enter(request.Context(), began)
 	if err != nil {
-		task.Answered(began, "cancelled", 0)
+		task.Ended(began, "cancelled", 0)
 		return // the client is gone
 	}
 	answer := &recorder{ResponseWriter: writer, status: http.StatusOK}
@@ -75,7 +76,7 @@ func (h HTTP) leave(task *fleet.Named, ticket *reflex.Ticket, began time.Time, a
 		outcome = "failed"
 	}
 	task.Leave(ticket, time.Now(), outcome == "answered")
-	task.Answered(began, outcome, ticket.Version())
+	task.Ended(began, outcome, ticket.Version())
 }
 
 type recorder struct {

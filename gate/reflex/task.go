@@ -137,8 +137,8 @@ func (t *Task) Leave(ticket *Ticket, now time.Time, answered bool) {
 	t.dispatch(now)
 }
 
-// Waiting returns how many requests wait or are with the server.
-func (t *Task) Waiting() int {
+// Pending returns how many requests wait or are with the server.
+func (t *Task) Pending() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.living() + t.sent

@@ -33,7 +33,7 @@ func fill(task *Task, n int, now time.Time) (first *Ticket, versions chan int64)
 		}()
 	}
 	waiting.Wait()
-	for task.Waiting() < n {
+	for task.Pending() < n {
 		time.Sleep(time.Millisecond)
 	}
 	return first, versions
@@ -112,19 +112,19 @@ func TestWhoGoesAwayGivesUpItsPlace(t *testing.T) {
 		_, err := task.Enter(ctx, time.Now())
 		gone <- err
 	}()
-	for task.Waiting() < 2 {
+	for task.Pending() < 2 {
 		time.Sleep(time.Millisecond)
 	}
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if waiting := task.Waiting(); waiting != 1 {
+	if waiting := task.Pending(); waiting != 1 {
 		t.Fatalf("%d still wait", waiting)
 	}
 	task.Leave(first, time.Now(), true)
-	if _, err := task.Enter(context.Background(), time.Now()); err != nil || task.Waiting() != 1 {
-		t.Fatalf("the queue is stuck: %v, %d", err, task.Waiting())
+	if _, err := task.Enter(context.Background(), time.Now()); err != nil || task.Pending() != 1 {
+		t.Fatalf("the queue is stuck: %v, %d", err, task.Pending())
 	}
 }
 
@@ -147,7 +147,7 @@ func TestItIsLateWhenNotEvenTheCheapestVersionWouldBeInTime(t *testing.T) {
 	for range 12 {
 		go func() { _, _ = task.Enter(context.Background(), time.Now()) }()
 	}
-	for task.Waiting() < 42 {
+	for task.Pending() < 42 {
 		time.Sleep(time.Millisecond)
 	}
 	if !task.Late() {

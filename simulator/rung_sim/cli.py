@@ -30,7 +30,7 @@ DEFAULT_POLICIES = ("Frontier", "Stepwise", "Best", "Cheapest")
     help="A policy, or Best, Cheapest, SlackFit, Oracle; may be given several times.  "
     f"[default: {', '.join(DEFAULT_POLICIES)}]",
 )  # fmt: skip
-@click.option("--reflex", is_flag=True, help="Also each policy with the reflex below it.")
+@click.option("--reflex", is_flag=True, help="Also each policy with the reflex, if the pool has it not.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Decides when requests arrive.")
 @click.option("--warm-up", default=0, show_default=True, type=click.IntRange(0), help="First seconds that don't count.")
 @click.option(

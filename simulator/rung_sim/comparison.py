@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
+from rung.api import ReflexMode
 from rung.control.policies import decide_settings
 from rung_loadgen.trace import read_trace
 from rung_sim import demand
 from rung_sim.contenders import Contender, UnknownPolicy, contender
 from rung_sim.engine import Floats
 from rung_sim.outcome import Outcome, outcome_of
-from rung_sim.simulation import Options, Run, Simulation
+from rung_sim.simulation import Choosing, Options, Run, Simulation
 from rung_sim.world import World
 
 
@@ -67,7 +68,7 @@ def compare(
         names: of policies, see `contenders.NAMES`.
         seed: decides when requests arrive.
         warm_up_seconds: seconds at the start that don't count.
-        reflex: also each of them with the reflex.
+        reflex: also each of them with the reflex, where the pool has it not.
         progress: show it, on standard error.
 
     Raises:
@@ -76,14 +77,19 @@ def compare(
     _match(world, rates_rps)
     if warm_up_seconds >= max(rates.size for rates in rates_rps.values()):
         raise Bad(f"a warm-up of {warm_up_seconds} s leaves nothing of the trace to count")
-    settings, options = decide_settings(world.pool.spec), Options(seed=seed, warm_up_seconds=warm_up_seconds)
+    pools = [world.pool.spec]
+    if reflex and world.pool.spec.reflex is ReflexMode.OFF:
+        pools.append(world.pool.spec.model_copy(update={"reflex": ReflexMode.ON}))
     contenders: list[Contender] = []
     for name in dict.fromkeys(names):
-        try:
-            made = contender(name, world.pool.spec.policy, settings, options, rates_rps)
-        except UnknownPolicy as error:
-            raise Bad(str(error)) from None
-        contenders += [made, made.with_reflex()] if reflex else [made]
+        for place, spec in enumerate(pools):
+            choosing = Choosing.REFLEX if spec.reflex is ReflexMode.ON else Choosing.TRITON
+            options = Options(seed=seed, warm_up_seconds=warm_up_seconds, choosing=choosing)
+            try:
+                made = contender(name, spec.policy, decide_settings(spec), options, rates_rps)
+            except UnknownPolicy as error:
+                raise Bad(str(error)) from None
+            contenders.append(replace(made, label=f"{made.label}+reflex") if place else made)
     results = []
     with Progress(console=Console(stderr=True), disable=not progress, transient=True) as bar:
         for each in contenders:

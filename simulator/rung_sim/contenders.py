@@ -38,10 +38,6 @@ class Contender:
     settings: Settings
     options: Options
 
-    def with_reflex(self) -> Contender:
-        """Return the same policy with the reflex below it."""
-        return replace(self, label=f"{self.label}+reflex", options=replace(self.options, choosing=Choosing.REFLEX))
-
 
 @dataclass(frozen=True, slots=True)
 class Oracle:

@@ -53,6 +53,8 @@ class State(NamedTuple):
     active: Ints
     """The rung that answers; -1 where none does."""
     arrived: Ints
+    late: Ints
+    """Answers that passed the service level."""
     pending: Ints
     load_after: Floats
     """A load does not end before this, however fast its CPU work is done; infinite while there is none."""
@@ -202,9 +204,11 @@ def _answer(state: State, instance: int, time: float) -> None:
     rungs = state.head.size // state.active.size
     request = state.batch[instance]
     while request != NOTHING:
+        lane = instance // rungs
         state.latency[request] = time - state.arrival[request]
         state.rung[request] = instance % rungs
-        state.pending[instance // rungs] -= 1
+        state.pending[lane] -= 1
+        state.late[lane] += state.latency[request] > state.limit_seconds[lane]
         following = state.following[request]
         state.following[request] = NOTHING
         request = following
@@ -404,7 +408,7 @@ def new_state(
 
     return State(
         arrival=arrival, task=task, pick=pick, latency=np.full(requests, np.nan), rung=none(requests),
-        following=none(requests), active=none(lanes), arrived=zeros(lanes), pending=zeros(lanes),
+        following=none(requests), active=none(lanes), arrived=zeros(lanes), late=zeros(lanes), pending=zeros(lanes),
         load_after=np.full(lanes, np.inf), load_waits=zeros(lanes), head=none(instances), tail=none(instances),
         batch=none(instances), fixed_seconds=np.zeros(instances), each_seconds=np.zeros(instances),
         choosing=zeros(lanes), working=zeros(lanes), limit_seconds=np.full(lanes, np.inf), ready=zeros(instances),

@@ -300,6 +300,7 @@ class Simulation:
             cores=server.cores,
             arrived={name: int(self._state.arrived[first + number]) for number, name in enumerate(self._names)},
             pending={name: engine.waiting(self._state, first + number) for number, name in enumerate(self._names)},
+            late={name: int(self._state.late[first + number]) for number, name in enumerate(self._names)},
         )
 
     def _snapshot(self, second: int) -> PoolSnapshot:
@@ -334,6 +335,10 @@ class Simulation:
             utilization=read(watched.utilization, until),
             demand={name: read(samples, until, gaps) for name, samples in watched.demand.items()},
             pending={name: read(samples, until, gaps) for name, samples in watched.pending.items()},
+            # Only what chooses for each request sees what became of it.
+            late={name: read(samples, until, gaps) for name, samples in watched.late.items()}
+            if self.options.choosing == Choosing.REFLEX
+            else {},
             active={name: lane.active for name, lane in lanes.items() if lane.active is not None},
             loaded={name: lane.loaded for name, lane in lanes.items() if lane.loaded},
         )

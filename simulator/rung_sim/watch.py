@@ -19,8 +19,10 @@ class Watched:
     utilization: Samples = field(init=False)
     demand: dict[str, Samples] = field(default_factory=dict)
     pending: dict[str, Samples] = field(default_factory=dict)
+    late: dict[str, Samples] = field(default_factory=dict)
     _used: float = 0.0
     _arrived: dict[str, int] = field(default_factory=dict)
+    _late: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.utilization = self._samples()
@@ -36,18 +38,19 @@ class Watched:
         cores: float,
         arrived: Mapping[str, int],
         pending: Mapping[str, int],
+        late: Mapping[str, int],
     ) -> float:
         """Take the counters as they are a second after the last time; returns the utilisation of that second."""
         utilization = (used_core_seconds - self._used) / cores
         self._used = used_core_seconds
         self.utilization.append(Sample(time_seconds, utilization))
         for task, count in arrived.items():
-            rate = count - self._arrived.get(task, 0)
-            self._arrived[task] = count
             if task not in self.demand:
-                self.demand[task], self.pending[task] = self._samples(), self._samples()
-            self.demand[task].append(Sample(time_seconds, float(rate)))
+                self.demand[task], self.pending[task], self.late[task] = (self._samples() for _ in range(3))
+            self.demand[task].append(Sample(time_seconds, float(count - self._arrived.get(task, 0))))
             self.pending[task].append(Sample(time_seconds, float(pending[task])))
+            self.late[task].append(Sample(time_seconds, float(late[task] - self._late.get(task, 0))))
+            self._arrived[task], self._late[task] = count, late[task]
         return utilization
 
 

@@ -16,8 +16,9 @@ from rung_porting.profiler.conditions import Bench, Conditions
 from rung_porting.profiler.errors import ClientBoundError
 from rung_porting.profiler.search import QUICK
 from rung_porting.profiler.served import profile_served
-from servers.perf_analyzer import NotHere, PerfAnalyzer, ensure_perf_analyzer, highest_rate
+from servers.perf_analyzer import PerfAnalyzer, ensure_perf_analyzer, highest_rate
 from servers.triton import running_triton
+from servers.wheels import NotHere
 
 pytestmark = [pytest.mark.cluster, pytest.mark.quiet]
 

@@ -146,27 +146,43 @@ def test_pool_is_ready_with_metrics_and_the_best_version_is_served(site: Site) -
 
 def test_no_request_fails_while_versions_are_swapped(site: Site) -> None:
     home = site.home
-    trace = parse_trace("\n".join([str(RATE_RPS)] * LOAD_SECONDS), TASK)
-    replay = Replay({TASK: trace}, {TASK: 400.0}, "rung-triton:8001", image("rung-loadgen"), 1, LOAD_SECONDS)
-    home.kubectl("apply", "--filename", "-", text=job_manifest(replay))
-    until(lambda: bool(load_lines(home)), lambda: "the load did not start")
+    begin_load(home)
     swapped = [MIDDLE, CHEAPEST, BEST, CHEAPEST]
     for version in swapped:
         home.pin(TASK, version)
         home.wait_for_active(TASK, version)
     during = load_lines(home)
-    until(lambda: load_lines(home)[-1]["kind"] == "load_summary", lambda: home.kubectl("logs", f"job/{JOB}"), 90)
-    summary = load_lines(home)[-1]
-    (told,) = summary["tasks"]
-    assert summary["complete"]
+    told = end_load(home)
     assert during[-1]["kind"] == "load", "the load ended before the versions were swapped"
-    assert told["failed"] == {}
-    assert told["answered"] == told["offered"] > RATE_RPS * LOAD_SECONDS / 2
     assert {int(version) for version in told["versions"]} == {BEST, MIDDLE, CHEAPEST}
-    assert sum(told["versions"].values()) == told["answered"]
-    home.kubectl("delete", "job,configmap", JOB)
     home.unpin(TASK)
     home.wait_for_active(TASK, BEST)
+
+
+def begin_load(namespace: Namespace) -> None:
+    """Have requests come through the Service, and wait for the first answers."""
+    trace = parse_trace("\n".join([str(RATE_RPS)] * LOAD_SECONDS), TASK)
+    replay = Replay({TASK: trace}, {TASK: 400.0}, "rung-triton:8001", image("rung-loadgen"), 1, LOAD_SECONDS)
+    namespace.kubectl("apply", "--filename", "-", text=job_manifest(replay))
+    until(lambda: bool(load_lines(namespace)), lambda: "the load did not start")
+
+
+def end_load(namespace: Namespace) -> dict[str, Any]:
+    """Wait for the load's end and return what it tells; every request has to be answered."""
+    until(
+        lambda: load_lines(namespace)[-1]["kind"] == "load_summary",
+        lambda: namespace.kubectl("logs", f"job/{JOB}"),
+        90,
+    )
+    summary = load_lines(namespace)[-1]
+    told: dict[str, Any]
+    (told,) = summary["tasks"]
+    assert summary["complete"]
+    assert told["failed"] == {}
+    assert told["answered"] == told["offered"] > RATE_RPS * LOAD_SECONDS / 2
+    assert sum(told["versions"].values()) == told["answered"]
+    namespace.kubectl("delete", "job,configmap", JOB)
+    return told
 
 
 def load_lines(namespace: Namespace) -> list[dict[str, Any]]:
@@ -253,6 +269,29 @@ def test_a_new_server_gets_its_allocation_back(site: Site, how: str) -> None:
     until(back, lambda: site.home.explain(TASK))
     site.home.unpin(TASK)
     site.home.wait_for_active(TASK, BEST)
+
+
+def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_the_demand(site: Site) -> None:
+    home = site.home
+    install(home, "upgrade", "reflex.enabled=true")
+    home.wait_for_active(TASK, BEST)
+    assert home.get("spool", "edge")["spec"]["reflex"] == "On"
+    (pod,) = home.pods("triton")
+    assert {each["name"] for each in pod["spec"]["containers"]} == {"triton", "agent", "gate"}
+
+    def page() -> str:
+        look = "import urllib.request as u; print(u.urlopen('http://localhost:8090/metrics').read().decode())"
+        return home.kubectl("exec", pod["metadata"]["name"], "--container=agent", "--", "python", "-c", look)
+
+    known = f'rung_gate_service_seconds{{model="{TASK}",version="{BEST}"}}'
+    until(lambda: known in page(), lambda: "the gate was not told of the task")
+    begin_load(home)
+    until(lambda: home.get("itask", TASK)["status"].get("demand", 0) > 1, lambda: home.explain(TASK))
+    told = end_load(home)
+    assert f'rung_gate_arrivals_total{{model="{TASK}"}} {told["offered"]}' in page()
+    install(home, "upgrade")
+    home.wait_for_active(TASK, BEST)
+    assert home.get("spool", "edge")["spec"]["reflex"] == "Off"
 
 
 def test_one_operator_looks_after_servers_of_another_release_on_labelled_nodes(site: Site, tmp_path: Path) -> None:

@@ -55,7 +55,13 @@ class PoolSignals:
     success: Mapping[str, tuple[RawSeries, ...]] = field(default_factory=dict)
     failure: Mapping[str, tuple[RawSeries, ...]] = field(default_factory=dict)
     pending: Mapping[str, tuple[RawSeries, ...]] = field(default_factory=dict)
+    gate: Mapping[str, tuple[RawSeries, ...]] = field(default_factory=dict)
+    """What the gates count; the label `__name__` tells which of `GATE_*` it is."""
 
+
+GATE_ARRIVALS, GATE_LATE, GATE_WAITING = (
+    "rung_gate_arrivals_total", "rung_gate_late_total", "rung_gate_waiting_requests",
+)  # fmt: skip
 
 _CPU = {
     CpuSource.AGENT: ("rung_agent_triton_cpu_seconds_total", ""),
@@ -77,15 +83,21 @@ class Prometheus:
         *,
         cpu_source: CpuSource = CpuSource.AGENT,
         range_seconds: int = 30,
+        gates: bool = False,
         deadline_seconds: float = 2.0,
         max_response_bytes: int = 32 * 1024 * 1024,
         verify: bool | str = True,
     ) -> None:
-        """Open nothing yet. `verify` is a CA bundle or a switch. Raises ValueError when the URL is not http(s)."""
+        """Open nothing yet. Raises ValueError when the URL is not http(s).
+
+        `gates`: there is a gate in front of each server, so what it counts is read, too. `verify` is a CA bundle or a
+        switch.
+        """
         self._cpu_source = cpu_source
+        self._gates = gates
         self._range_seconds = range_seconds
         self._deadline_seconds = deadline_seconds
-        names = ("cpu_seconds", *_REQUESTS)
+        names = ("cpu_seconds", *_REQUESTS, *(["gate"] if gates else []))
         self._lines = {name: PrometheusLine(url, deadline_seconds, max_response_bytes, verify) for name in names}
         self._executor = ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="prometheus")
 
@@ -110,6 +122,9 @@ class Prometheus:
         labels = f"namespace={_quote(namespace)},pod=~{_quote(names)}"
         span = f"[{self._range_seconds}s]"
         queries = {"cpu_seconds": f"{metric}{{{labels}{extra}}}{span}"}
+        if self._gates:
+            gate = "|".join((GATE_ARRIVALS, GATE_LATE, GATE_WAITING))
+            queries["gate"] = f"{{__name__=~{_quote(gate)},{labels}}}{span}"
         return queries | {name: f"{counter}{{{labels}}}{span}" for name, counter in _REQUESTS.items()}
 
     async def close(self) -> None:

@@ -71,6 +71,13 @@ from rung.agent.runtime import Agent, Settings
     show_envvar=True,
     help="Where the gate beside Triton reads its tasks; without it there is no gate.",
 )
+@click.option(
+    "--gate-metrics",
+    type=Address(),
+    default="127.0.0.1:8102",
+    show_envvar=True,
+    help="The gate's metrics, where there is a gate: /metrics passes them on.",
+)
 @click.option("--poll-interval", type=Duration(), default="10s", show_envvar=True, help="Between two listings.")
 @click.option("--retry-first", type=Duration(), default="5s", show_envvar=True, help="Wait after a failed download.")
 @click.option("--retry-longest", type=Duration(), default="5m", show_envvar=True, help="The wait doubles up to this.")
@@ -88,6 +95,7 @@ def main(
     triton_process: str,
     triton_memory_limit: int | None,
     gate_file: Path | None,
+    gate_metrics: tuple[str, int],
     poll_interval: float,
     retry_first: float,
     retry_longest: float,
@@ -112,6 +120,7 @@ def main(
         triton_process=triton_process,
         triton_memory_limit_bytes=triton_memory_limit,
         gate_file=gate_file,
+        gate_metrics=gate_metrics,
         poll_seconds=poll_interval,
         retry=RetryDelays(retry_first, retry_longest),
         deadline_seconds=deadline,

@@ -19,10 +19,10 @@ from rung.agent.folder import ModelFolder
 from rung.agent.gate import GateFile
 from rung.agent.metrics import Metrics
 from rung.agent.mirror import Mirror, RetryDelays
+from rung.agent.passed_on import OF_GATE, OF_TRITON, PassedOn
 from rung.agent.placement import VersionKey
 from rung.agent.processes import TritonProcesses
 from rung.agent.server import make_app
-from rung.agent.triton_metrics import TritonMetrics
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class Settings:
     triton_process: str = "tritonserver"
     triton_memory_limit_bytes: int | None = None
     gate_file: Path | None = None
+    """None: there is no gate."""
+    gate_metrics: tuple[str, int] = ("127.0.0.1", 8102)
     poll_seconds: float = 10.0
     retry: RetryDelays = field(default_factory=RetryDelays)
     deadline_seconds: float = 10.0
@@ -71,7 +73,9 @@ class Agent:
         self._mirror = Mirror(self._catalogue, repository, self._folder, self._loaded_versions, settings.retry)
         self._processes = TritonProcesses(settings.triton_process)
         self._metrics = Metrics(self._catalogue, self._processes.look)
-        self._triton_metrics = TritonMetrics(settings.triton_metrics)
+        self._neighbours = [PassedOn("Triton", settings.triton_metrics, OF_TRITON)]
+        if settings.gate_file is not None:
+            self._neighbours.append(PassedOn("the gate", settings.gate_metrics, OF_GATE))
         self._beats: dict[str, float] = {}
         self._triton: TritonClient | None = None
         self._memory_seconds = 0.0
@@ -92,7 +96,7 @@ class Agent:
         )
         gate_file = self._settings.gate_file
         app = make_app(
-            self._catalogue, self._metrics, self._triton_metrics.passed_on, self._stuck, self._mirror.changed.set,
+            self._catalogue, self._metrics, self._passed_on, self._stuck, self._mirror.changed.set,
             GateFile(gate_file).write if gate_file is not None else None,
         )  # fmt: skip
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
@@ -117,7 +121,11 @@ class Agent:
             if self._triton is not None:
                 await self._triton.close()
             await runner.cleanup()
-            await self._triton_metrics.close()
+            for neighbour in self._neighbours:
+                await neighbour.close()
+
+    async def _passed_on(self) -> bytes:
+        return b"".join(await asyncio.gather(*(neighbour.page() for neighbour in self._neighbours)))
 
     async def _mirror_forever(self) -> None:
         self._beat("mirror")

@@ -18,7 +18,7 @@ LARGEST_REQUEST_BYTES = 1 << 20
 def make_app(
     catalogue: Catalogue,
     metrics: Metrics,
-    triton_metrics: Callable[[], Awaitable[bytes]],
+    passed_on: Callable[[], Awaitable[bytes]],
     stuck: Callable[[], list[str]],
     changed: Callable[[], None],
     tell_gate: Callable[[Reflex], Awaitable[None]] | None = None,
@@ -28,7 +28,7 @@ def make_app(
     Args:
         catalogue: what is answered, and where what is wanted goes.
         metrics: what `/metrics` answers.
-        triton_metrics: what it passes on of Triton's own, as Prometheus text.
+        passed_on: what it passes on of its neighbours' metrics, as Prometheus text.
         stuck: names of the loops that stopped moving.
         changed: called when something else is wanted than before.
         tell_gate: hands the gate its tasks; None where there is no gate.
@@ -39,9 +39,9 @@ def make_app(
         return web.Response(status=503 if names else 200, text=f"stuck: {', '.join(names)}\n" if names else "ok\n")
 
     async def metrics_text(_: web.Request) -> web.Response:
-        # The agent's own first: Prometheus takes it to be of the moment when it asked, however long Triton takes.
+        # The agent's own first: Prometheus takes it to be of the moment when it asked, however long others take.
         own = metrics.text()
-        return web.Response(body=own + await triton_metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=own + await passed_on(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def inventory(_: web.Request) -> web.Response:
         body = catalogue.inventory().model_dump_json(by_alias=True)

@@ -79,8 +79,8 @@ class FallbackSpec(Model):
 class StandbySpec(Model):
     """What is kept loaded beside the version that answers, so that stepping down is instant."""
 
-    below: Annotated[Integer, Field(ge=0, le=16)] = 1
-    """How many rungs below the active version are kept loaded."""
+    below: Annotated[Integer, Field(ge=0, le=16)] | None = None
+    """How many rungs below the active version are kept loaded: 1 when absent, 2 where the reflex chooses among them."""
     memory_budget: Memory | None = None
     """Memory that all standbys of one server may take, for example 512Mi, by the peaks in their profiles; the nearest
     standby of each task goes first. No limit of their own when absent, nor for versions whose peak nobody measured."""
@@ -125,8 +125,8 @@ class ServingPoolSpec(Model):
     rollout: RolloutSpec = RolloutSpec()
     """How swaps are carried out."""
     reflex: ReflexMode = ReflexMode.OFF
-    """On: a request that would be late is answered by a loaded rung below, which takes the chart's gate in front of each
-    Triton (`reflex.enabled`). Off: the version that was decided answers everything."""
+    """On: a request that would be late is answered by a loaded rung below, which takes the gate in front of each Triton
+    (`reflex.enabled` in the chart). Off: the version that was decided answers everything."""
 
 
 class PoolServerStatus(Model):

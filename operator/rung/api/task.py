@@ -143,8 +143,8 @@ class InferenceTaskSpec(Model):
     demand: Demand = Demand()
     """How the demand of this task is known."""
     service_class: ServiceClass = ServiceClass.REAL_TIME
-    """RealTime: every request is answered. BestEffort: requests are refused, with RESOURCE_EXHAUSTED or 429, before those
-    of other tasks are late; that takes spec.reflex: On of the pool."""
+    """RealTime: every request is answered. BestEffort: requests are refused, with RESOURCE_EXHAUSTED or 429, before
+    those of other tasks are late; that takes spec.reflex: On of the pool."""
 
     @model_validator(mode="after")
     def _pin_fits_mode(self) -> Self:

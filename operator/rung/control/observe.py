@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from rung.adapters.prometheus import MetricsUnavailable, PoolSignals, Prometheus
+from rung.adapters.prometheus import (
+    GATE_ARRIVALS,
+    GATE_LATE,
+    GATE_WAITING,
+    MetricsUnavailable,
+    PoolSignals,
+    Prometheus,
+)
 from rung.api import InferenceTask, ModelVersion, ServiceClass, ServingPool
 from rung.api.task import DemandSource
 from rung.control.observation import Observation
@@ -19,7 +26,7 @@ from rung.core.signals import (
     pending_samples,
     utilization_samples,
 )
-from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
+from rung.core.snapshot import Mode, PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +150,7 @@ def _server(
 ) -> ServerState:
     pod, seen = worker.pod, worker.observation
     capacity_cores = view.capacity_cores(pod) or 0.0
-    demand = demand_samples(
-        signals.raw.success.get(pod.name, ()),
-        signals.raw.failure.get(pod.name, ()),
-        signals.raw.pending.get(pod.name, ()),
-    )
-    pending = pending_samples(signals.raw.pending.get(pod.name, ()))
+    demand, pending, late = _requests(signals.raw, pod.name)
     loaded = {task.name: seen.loaded[task.model] for task in tasks if seen.loaded.get(task.model)}
     return ServerState(
         name=pod.name,
@@ -158,10 +160,34 @@ def _server(
         utilization=utilization_samples(signals.raw.cpu_seconds.get(pod.name, ()), capacity_cores),
         demand={task.name: demand[task.model] for task in tasks if task.model in demand},
         pending={task.name: pending[task.model] for task in tasks if task.model in pending},
+        late={task.name: late[task.model] for task in tasks if task.model in late},
         active={task: max(versions) for task, versions in loaded.items()},
         loaded=loaded,
         available=_available(tasks, seen, sha256),
         broken={task.name: worker.broken.waiting(task.model, now_seconds) for task in tasks},
+    )
+
+
+ByModel = dict[str, tuple[Sample, ...]]
+
+
+def _requests(raw: PoolSignals, pod: str) -> tuple[ByModel, ByModel, ByModel]:
+    """Return the arrivals a second, the requests that waited and the late ones a second of a server, by model.
+
+    What a gate counts is the truth: requests that wait in it have not reached the server yet. It knows the models that
+    it chooses for; of the others, and without one, the server's own counters tell.
+    """
+    pending = raw.pending.get(pod, ())
+    demand = demand_samples(raw.success.get(pod, ()), raw.failure.get(pod, ()), pending)
+    counted: dict[str, list[RawSeries]] = {GATE_ARRIVALS: [], GATE_LATE: [], GATE_WAITING: []}
+    for series in raw.gate.get(pod, ()):
+        counted.get(series.labels.get("__name__", ""), []).append(series)
+    arrivals = demand_samples(counted[GATE_ARRIVALS], (), ())
+    late = demand_samples(counted[GATE_LATE], (), ())
+    return (
+        demand | arrivals,
+        pending_samples(pending) | pending_samples(counted[GATE_WAITING]),
+        {model: samples for model, samples in late.items() if model in arrivals},
     )
 
 

@@ -18,7 +18,7 @@ from rung.api import (
     StaticParameters,
     StepwiseParameters,
 )
-from rung.api.pool import PoolMode
+from rung.api.pool import PoolMode, ReflexMode
 from rung.core.decide import FallbackBehavior, Settings
 from rung.core.forecast import ExponentialMean, Forecaster, LastMaximum
 from rung.core.frontier import Metric
@@ -28,6 +28,10 @@ from rung.core.policies.infaas import InFaaS
 from rung.core.policies.model_switching import ModelSwitching
 from rung.core.policies.proteus import Proteus
 from rung.core.policies.static import Static, StaticChoice
+
+STANDBY, REFLEX_STANDBY = 1, 2
+"""How many rungs below stay loaded where nobody says it: in simulation, the reflex needs two, and a third one brings
+nothing (docs/experiments/reflex.md)."""
 
 
 def build_policy(spec: PolicySpec) -> Policy:
@@ -111,8 +115,14 @@ def decide_settings(spec: ServingPoolSpec) -> Settings:
         max_age_seconds=spec.metrics.max_age.seconds,
         fallback_after_seconds=spec.fallback.after.seconds,
         fallback=FallbackBehavior(spec.fallback.behavior.value),
-        standby_below=spec.standby.below,
+        standby_below=_standby_below(spec),
     )
+
+
+def _standby_below(spec: ServingPoolSpec) -> int:
+    if spec.standby.below is not None:
+        return spec.standby.below
+    return REFLEX_STANDBY if spec.reflex is ReflexMode.ON else STANDBY
 
 
 def history_seconds(policy: Policy) -> int:

@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.adapters.agent import Reflex, ReflexTask
+from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.api import PoolMode, ReflexMode, ServingPool
 from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import Want
@@ -201,14 +201,14 @@ class PoolLoop:
 
     async def _signals(self, pool: ServingPool, range_seconds: int) -> Signals:
         metrics = pool.spec.metrics
-        settings = (metrics.prometheus_url, metrics.cpu, range_seconds)
+        settings = (metrics.prometheus_url, metrics.cpu, range_seconds, pool.spec.reflex is ReflexMode.ON)
         if self._reader is None or self._reader_settings != settings:
             if self._reader is not None:
                 await self._reader.close()
                 self._reader = None
-            url, source, history = settings
+            url, source, history, gates = settings
             try:
-                self._reader = Prometheus(url, cpu_source=CpuSource(source.value), range_seconds=history)
+                self._reader = Prometheus(url, cpu_source=CpuSource(source.value), range_seconds=history, gates=gates)
             except ValueError as error:
                 # The schema's pattern does not find every address that makes no sense.
                 return Signals(problem=f"spec.metrics.prometheusUrl can't be used, mend it: {error}")
@@ -239,6 +239,7 @@ class PoolLoop:
             files = {tasks[name].model: _files(seen.states[name], target) for name, target in targets.items()}
             peaks = {name: _memory_bytes(seen.states[name], server.hardware_class) for name in applied}
             orders = within_budget({name: targets[name] for name in applied}, peaks, budget.bytes if budget else None)
+            orders = worker.within_memory(orders)
             wants = {tasks[name].model: Want(target, sha256[name], peaks[name]) for name, target in orders.items()}
             worker.want(wants, files)
             worker.reflex = gate_tasks(seen, server)

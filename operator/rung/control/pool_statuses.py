@@ -40,6 +40,8 @@ def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> Po
         phase, message = PoolServerPhase.PENDING, worker.observation.inventory_message or "serves nothing yet"
     else:
         phase, message = PoolServerPhase.SERVING, worker.observation.inventory_message
+        if not message and worker.squeeze.most is not None:
+            message = f"short of memory: no more than {worker.squeeze.most} standbys of each task stay loaded"
     newest = server.utilization[-1].value if server.utilization and not seen.metrics_problem else None
     return PoolServerStatus(
         name=server.name,

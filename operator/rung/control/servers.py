@@ -19,6 +19,7 @@ from rung.adapters.triton import DeadlineExceeded, IndexEntry, Refused, State, T
 from rung.control.backoff import BrokenVersions
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
 from rung.control.revive import dead_versions, revive
+from rung.control.standby import Squeeze
 from rung.control.swap import Deadlines, Kind, MemoryBudget, Outcome, SwapOutcome, apply, load_standbys
 from rung.control.turns import LoadTurns
 from rung.control.view import ServerPod
@@ -37,6 +38,8 @@ OUTCOMES_KEPT = 256
 OLDEST_MEMORY_SECONDS = 30.0
 """Memory that was measured longer ago than this says nothing about now."""
 LOADS_KEPT = 64
+TELL_AGAIN_SECONDS = 30.0
+"""So often an agent is told what its gate shall do, though nothing changed."""
 
 
 class ServerWorker:
@@ -60,7 +63,10 @@ class ServerWorker:
         self.interval_seconds = interval_seconds
         self.reflex = Reflex()
         """For which tasks the gate chooses."""
-        self._gate_rests = False
+        self.squeeze = Squeeze()
+        """How many standbys its memory allows."""
+        self._told: tuple[Reflex, float] | None = None
+        """What the agent was told last for its gate, and when."""
         self._triton = TritonClient(pod.triton_address)
         self._agent = AgentClient(pod.agent_address)
         self._turns = turns
@@ -152,12 +158,21 @@ class ServerWorker:
         try:
             if self._wanted_files:
                 await self._agent.put_wanted(self._wanted_files)
-            if self.reflex.tasks or not self._gate_rests:
-                await self._agent.put_reflex(self.reflex)
-                self._gate_rests = not self.reflex.tasks
+            await self._tell_gate()
         except AgentError as error:
             # A hint that was not taken: what the agent said before counts all the same.
             self.observation = replace(self.observation, inventory_message=str(error))
+
+    async def _tell_gate(self) -> None:
+        """Say for which tasks the gate chooses: where that changed, and now and then, as an agent may have lost it."""
+        now = time.monotonic()
+        if self._told is not None:
+            before, told = self._told
+            if before == self.reflex and (not before.tasks or now - told < TELL_AGAIN_SECONDS):
+                return
+        reflex = self.reflex
+        await self._agent.put_reflex(reflex)
+        self._told = reflex, now
 
     def _forgive_new_files(self, inventory: Inventory) -> None:
         """Let a broken version be tried at once when its files were fetched anew."""
@@ -256,15 +271,27 @@ class ServerWorker:
         found = inventory.tasks.get(model) if inventory else None
         return found.config or None if found else None
 
+    def within_memory(self, targets: Mapping[str, Target]) -> dict[str, Target]:
+        """Return the targets with as many standbys as the server's memory allows, by what was last measured."""
+        memory = self._memory()
+        measured, before = self.observation.memory_time_seconds, self.squeeze
+        if memory is not None and self._wall_clock() - measured <= OLDEST_MEMORY_SECONDS:
+            self.squeeze = before.after(memory.used_bytes, memory.limit_bytes, measured, targets.values())
+            if self.squeeze != before:
+                logger.warning(
+                    "%s uses %.0f MB of %.0f MB: it keeps %s standbys of each task",
+                    self.pod.name, memory.used_bytes / 1e6, memory.limit_bytes / 1e6,
+                    "all" if self.squeeze.most is None else self.squeeze.most,
+                )  # fmt: skip
+        return self.squeeze.allows(targets)
+
     def _budget(self) -> MemoryBudget | None:
         """What is known of the memory now. Loads follow each other faster than an agent measures: they are added.
 
         None, with which no load is refused, when there is no limit or the agent told nothing for too long.
         """
-        seen = self.observation
-        memory = seen.inventory.memory if seen.inventory else None
-        limit = (memory.limit_bytes if memory else None) or self.pod.memory_limit_bytes
-        if memory is None or not limit:
+        seen, memory = self.observation, self._memory()
+        if memory is None:
             return None
         age_seconds = self._wall_clock() - seen.memory_time_seconds
         if age_seconds > OLDEST_MEMORY_SECONDS:
@@ -275,7 +302,13 @@ class ServerWorker:
             )  # fmt: skip
             return None
         since_bytes = sum(size for ended, size in self._own_loads if ended >= seen.memory_time_seconds)
-        return MemoryBudget(limit, memory.used_bytes + since_bytes)
+        return replace(memory, used_bytes=memory.used_bytes + since_bytes)
+
+    def _memory(self) -> MemoryBudget | None:
+        """What was measured last, however long ago; None when there is no limit."""
+        memory = self.observation.inventory.memory if self.observation.inventory else None
+        limit = (memory.limit_bytes if memory else None) or self.pod.memory_limit_bytes
+        return MemoryBudget(limit, memory.used_bytes) if memory is not None and limit else None
 
     async def _switch(self, model: str, want: Want, target: Target, config: str, loaded: frozenset[int] | None) -> bool:
         if loaded is not None and max(loaded) == target.active and loaded <= wanted_versions(target):

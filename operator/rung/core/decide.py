@@ -145,6 +145,7 @@ def _prepare(
         utilization=server.utilization if fresh else (),
         demand=_fresh(server.demand, now, settings) if fresh else {},
         pending=_fresh(server.pending, now, settings) if fresh else {},
+        late=_fresh(server.late, now, settings) if fresh else {},
         ladders={name: one.ladder for name, one in allowed.items()},
         wanted={name: number for name, number in memory.wanted.items() if name in here},
         disturbed_seconds=memory.disturbed_seconds,

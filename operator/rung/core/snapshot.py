@@ -90,6 +90,9 @@ class ServerState:
     """By task: arrivals per second at this server, oldest first."""
     pending: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     """By task: requests that waited for their turn at a moment, oldest first."""
+    late: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
+    """By task: requests a second that were late, as clients see it, oldest first. Only of those for which something in
+    front of the server counts them and chooses for each one (`rung.core.reflex`): absent means no reflex."""
     active: Mapping[str, int] = field(default_factory=dict)
     """By task: the version that answers now (absent when none does)."""
     loaded: Mapping[str, frozenset[int]] = field(default_factory=dict)

@@ -25,7 +25,9 @@ Say = Callable[[str], None]
 THREE_SERVERS = tuple(SimulatedServer(f"edge-{place}", 1.0) for place in range(3))
 TWO_EACH = {"ants": ("edge-0", "edge-1"), "cifar10": ("edge-1", "edge-2"), "cifar100": ("edge-2", "edge-0")}
 RELAXED = Frontier(FrontierParameters(late_share=0.5, strictness=1.0))
-"""With the reflex the allocation need not be safe by itself: Frontier plans as if half of the answers might be late."""
+"""Where the reflex is, Frontier plans as if half of the answers might be late. This is that plan without a reflex."""
+CAREFUL = Frontier(FrontierParameters(reflex_late_share=0.001))
+"""And this the plan of who has no reflex, with one."""
 
 
 def _run(
@@ -48,7 +50,7 @@ def _run(
 
 def _reflex_entries() -> list[Entry]:
     stepwise = next(each for each in setting.entries() if each.label == "Stepwise")
-    frontier = setting.fixed("Frontier", "50 % late planned", RELAXED)
+    frontier = setting.fixed("Frontier", "50 % late planned", Frontier())
     return [setting.with_reflex(stepwise, 2), setting.with_reflex(frontier, 2)]
 
 
@@ -159,14 +161,13 @@ def reflex(data: Path, seeds: Sequence[int], say: Say) -> Page:
         first[_find(first, label)]
         for label in ("Best", "Cheapest", "ModelSwitching", "Stepwise", "Proteus", "Frontier")
     ]
-    relaxed = Entry(
-        "Frontier, relaxed",
-        "50 % late",
-        lambda rates: RELAXED,
-    )
+    below = (1, 2, ALL_RUNGS)
     entries: list[Entry] = []
-    for each in [*plain, relaxed]:
-        entries += [each, *(setting.with_reflex(each, standby) for standby in (1, 2, ALL_RUNGS))]
+    for each in plain:
+        entries += [each, *(setting.with_reflex(each, standby) for standby in below)]
+    entries.append(setting.fixed("Frontier, relaxed", "50 % late", RELAXED))
+    careful = setting.fixed("Frontier, careful", "0.1 % late", CAREFUL)
+    entries += [setting.with_reflex(careful, standby) for standby in below]
     found = _run(entries, data, seeds, say)
     return Page(
         title="Reflex: choosing for each request below the allocation",

@@ -46,6 +46,14 @@ class Gate:
         return self.folder / "tasks.json"
 
     @property
+    def agent_environment(self) -> dict[str, str]:
+        """What an agent beside it has to know."""
+        return {
+            "RUNG_AGENT_GATE_FILE": str(self.tasks_file),
+            "RUNG_AGENT_GATE_METRICS": f"127.0.0.1:{self.metrics_port}",
+        }
+
+    @property
     def log(self) -> Path:
         return self.folder / "gate.log"
 
@@ -58,7 +66,7 @@ class Gate:
     def start(self) -> Gate:
         """Start the gate and wait until it answers; raises RuntimeError with its log otherwise."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [
+        command: list[str | Path] = [
             ensure_program(ROOT / "gate"), f"-grpc-address={self.address}", f"-http-address=127.0.0.1:{self.http_port}",
             f"-metrics-address=127.0.0.1:{self.metrics_port}", f"-triton-grpc={self.triton.address}",
             f"-triton-http=http://127.0.0.1:{self.triton.http_port}", f"-tasks={self.tasks_file}", "-index-every=50ms",

@@ -10,19 +10,13 @@ import csv
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[3]
-REQUIREMENTS = ROOT / "requirements" / "perf-analyzer.txt"
+from servers.wheels import NotHere, ensure_wheels, fetch
+
 LIBRARY_PACKAGE = "libb64-0d"
-FETCH_SECONDS = 120
-
-
-class NotHere(Exception):  # noqa: N818 - read as a sentence where it is caught
-    """The binary can't be had on this machine; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +33,7 @@ class PerfAnalyzer:
 
 def ensure_perf_analyzer() -> PerfAnalyzer:
     """Return the installation, making it first where the cache has none. Raises NotHere."""
-    cache = os.environ.get("RUNG_CACHE")
-    folder = (Path(cache) if cache else Path.home() / ".cache" / "rung") / "perf-analyzer"
-    found = _installed(folder)
-    if not found.binary.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            _install(Path(made) / "new")
-            shutil.rmtree(folder, ignore_errors=True)
-            (Path(made) / "new").rename(folder)
+    found = _installed(ensure_wheels("perf-analyzer", _finish))
     try:
         told = subprocess.run(
             [found.binary, "--version"], env=found.environment, capture_output=True, text=True, timeout=30,
@@ -67,37 +53,16 @@ def _installed(folder: Path) -> PerfAnalyzer:
     )
 
 
-def _install(folder: Path) -> None:
-    uv = shutil.which("uv") or str(ROOT / ".venv-uv" / "bin" / "uv")
-    _run(
-        [
-            uv, "pip", "install", "--quiet", "--no-deps", "--require-hashes", "--target", str(folder),
-            "--python", sys.executable, "-r", str(REQUIREMENTS),
-        ],
-        folder.parent,
-    )  # fmt: skip
+def _finish(folder: Path) -> None:
     _installed(folder).binary.chmod(0o755)
-    if _has_library():
+    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, timeout=30, check=False)
+    if "libb64.so.0d" in listed.stdout:
         return
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         raise NotHere(f"perf_analyzer needs libb64: install it, or have apt-get for Debian's {LIBRARY_PACKAGE}")
-    _run(["apt-get", "download", "-qq", LIBRARY_PACKAGE], folder)
+    fetch("perf_analyzer", ["apt-get", "download", "-qq", LIBRARY_PACKAGE], folder)
     package = next(folder.glob(f"{LIBRARY_PACKAGE}_*.deb"))
-    _run(["dpkg-deb", "--extract", str(package), str(folder / "debian")], folder)
-
-
-def _has_library() -> bool:
-    listed = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, timeout=30, check=False)
-    return "libb64.so.0d" in listed.stdout
-
-
-def _run(command: list[str], folder: Path) -> None:
-    try:
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=FETCH_SECONDS)
-    except subprocess.CalledProcessError as error:
-        raise NotHere(f"perf_analyzer can't be had here: {command[0]}: {error.stderr.strip()[-300:]}") from None
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NotHere(f"perf_analyzer can't be had here: {error}") from None
+    fetch("perf_analyzer", ["dpkg-deb", "--extract", str(package), str(folder / "debian")], folder)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ import yaml
 from rung_devcluster.tools import ensure_tools
 from servers.apiserver import ApiServer
 from servers.chart import annotated_port
+from servers.gate import Gate
 from servers.models import config_text, version_model
 from servers.open_loop import OpenLoop
 from servers.ports import free_port
@@ -98,14 +99,19 @@ class Site:
     operator: Process
     prometheus_port: int
     operator_port: int
+    gate: Gate | None = None
 
     # ------------------------------------------------------------------ what is in it
 
     def publish(self, task: str, number: int, *, layers: int = 1, content: bytes | None = None) -> None:
         """Publish one version in S3 and register it. `content` replaces the ONNX file (garbage, for one)."""
         body = content if content is not None else version_model(number, layers=layers)
-        asyncio.run(self.s3.publish(task, number, body, config=config_text(task)))
-        self.register(task, number, throughput=1000.0 / layers, content=body)
+        self.publish_as(task, number, throughput=1000.0 / layers, content=body)
+
+    def publish_as(self, task: str, number: int, *, throughput: float, content: bytes) -> None:
+        """Publish a version with this file, and register it with this profile."""
+        asyncio.run(self.s3.publish(task, number, content, config=config_text(task)))
+        self.register(task, number, throughput=throughput, content=content)
 
     def register(self, task: str, number: int, *, throughput: float, content: bytes) -> None:
         self.apply(self.version_manifest(task, number, throughput=throughput, content=content))
@@ -220,8 +226,8 @@ class Site:
 
     @contextlib.contextmanager
     def load(self, task: str, rate_rps: float = 30.0) -> Iterator[OpenLoop]:
-        """Load a task for the length of the block, from a thread of its own."""
-        load = OpenLoop(self.triton.address, task, rate_rps)
+        """Load a task for the length of the block, from a thread of its own; through the gate if there is one."""
+        load = OpenLoop((self.gate or self.triton).address, task, rate_rps)
         loop = asyncio.new_event_loop()
         stop = asyncio.Event()
         thread = threading.Thread(target=loop.run_until_complete, args=(load.run(stop),), daemon=True)
@@ -317,8 +323,8 @@ def prometheus_config(ports: Mapping[str, int], namespace: str) -> str:
 
 
 @contextlib.contextmanager
-def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]:
-    """Run a site. The operator is started by the test, when everything it wants is there."""
+def running_site(folder: Path, api: ApiServer, namespace: str, *, gated: bool = False) -> Iterator[Site]:
+    """Run a site, gated or not. The operator is started by the test, when everything it wants is there."""
     folder.mkdir(parents=True, exist_ok=True)
     tools = ensure_tools(["prometheus"])
     binaries = Path(sys.executable).parent
@@ -331,6 +337,11 @@ def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]
         triton.folder.mkdir()
         stack.callback(triton.kill)
         triton.start()
+        gate = None
+        if gated:
+            gate = Gate(triton, folder / "gate")
+            stack.callback(gate.kill)
+            gate.start()
         agent_port, prometheus_port, operator_port = free_port(), free_port(), free_port()
         agent = Process(
             "agent",
@@ -346,6 +357,7 @@ def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]
                 "RUNG_AGENT_TRITON_METRICS": f"127.0.0.1:{triton.metrics_port}",
                 "RUNG_AGENT_POLL_INTERVAL": "1s",
                 "RUNG_AGENT_DEADLINE": "3s",
+                **(gate.agent_environment if gate else {}),
             },
         )
         stack.callback(agent.end)
@@ -373,6 +385,8 @@ def running_site(folder: Path, api: ApiServer, namespace: str) -> Iterator[Site]
             {"KUBECONFIG": str(api.kubeconfig)},
         )  # fmt: skip
         stack.callback(operator.end)
-        site = Site(folder, api, namespace, triton, s3, agent, prometheus, operator, prometheus_port, operator_port)
+        site = Site(
+            folder, api, namespace, triton, s3, agent, prometheus, operator, prometheus_port, operator_port, gate
+        )
         site.make_pod()
         yield site

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from aiohttp.test_utils import TestClient, TestServer
 
 from rung.agent.catalogue import Catalogue
+from rung.agent.gate import GateFile
 from rung.agent.metrics import Metrics
 from rung.agent.processes import Usage
 from rung.agent.server import make_app
@@ -43,3 +47,31 @@ async def test_every_scrape_looks_anew_and_an_unknown_value_has_no_sample() -> N
     assert name not in metrics.text().decode()
     assert f"{name}1.25\n" in metrics.text().decode()
     assert f"{name}2.5\n" in metrics.text().decode()
+
+
+async def test_what_the_gate_shall_do_is_written_for_it_and_refused_where_there_is_none(tmp_path: Path) -> None:
+    catalogue = Catalogue(100)
+    metrics = Metrics(catalogue, lambda: Usage(None, 0))
+    file = tmp_path / "tasks.json"
+    task = {"sloSeconds": 0.4, "serviceSeconds": {"1": 0.01}}
+    app = make_app(catalogue, metrics, no_triton, list, lambda: None, GateFile(file).write)
+    async with TestClient(TestServer(app)) as client:
+        assert (await client.put("/v1/reflex", json={"tasks": {"digits": task}})).status == 204
+        written = json.loads(file.read_text())
+        assert written == {"tasks": {"digits": {**task, "bestEffort": False}}}
+        mistakes: list[object] = [
+            {"tasks": {"digits": {**task, "sloSeconds": 0}}},
+            {"tasks": {"digits": {"slo": 1}}},
+            [],
+            "x",
+        ]
+        for wrong in mistakes:
+            answer = await client.put("/v1/reflex", json=wrong)
+            assert answer.status == 400
+            assert "sloSeconds" in (await answer.json())["error"]
+        assert json.loads(file.read_text()) == written
+    async with TestClient(TestServer(make_app(catalogue, metrics, no_triton, list, lambda: None))) as client:
+        assert (await client.put("/v1/reflex", json={"tasks": {}})).status == 204, "nothing is asked of it"
+        answer = await client.put("/v1/reflex", json={"tasks": {"digits": task}})
+        assert answer.status == 404
+        assert "reflex.enabled" in await answer.text()

@@ -71,7 +71,7 @@ def test_the_defaults_of_the_papers() -> None:
     assert (parameters.min_reduction, parameters.trust) == (0.4, 1.2)
     assert parameters.metric is StepwiseMetric.INVERSE_THROUGHPUT
     assert pool.spec.interval.seconds == 1
-    assert (pool.spec.standby.below, pool.spec.rollout.max_concurrent) == (1, 1)
+    assert (pool.spec.standby.below, pool.spec.rollout.max_concurrent) == (None, 1)
     infadapter = InfadapterParameters()
     assert (infadapter.alpha, infadapter.beta, infadapter.reserve, infadapter.margin) == (0.05, 0.001, 0.8, 0.1)
     assert (infadapter.every.seconds, infadapter.first_after.seconds, infadapter.agreeing) == (30, 120, 4)

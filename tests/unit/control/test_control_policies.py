@@ -136,3 +136,11 @@ def test_the_two_enumerations_of_the_metric_agree() -> None:
     assert issubclass(api, Enum)
     assert [each.value for each in api] == [each.value for each in Metric]
     assert get_args(api) == ()
+
+
+def test_the_reflex_has_one_rung_more_to_choose_from() -> None:
+    def below(**spec: Any) -> int:
+        return decide_settings(ServingPoolSpec.model_validate(POOL | spec)).standby_below
+
+    assert (below(), below(reflex="On")) == (1, 2)
+    assert (below(standby={"below": 0}), below(standby={"below": 0}, reflex="On")) == (0, 0), "who says it, has it"

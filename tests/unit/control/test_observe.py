@@ -142,6 +142,29 @@ async def test_a_server_as_it_was_seen() -> None:
     assert server.broken == {"digits": frozenset({2})}
 
 
+async def test_what_a_gate_counts_is_the_truth_about_the_models_that_it_knows() -> None:
+    worker = make_worker()
+    counted = {NOW - 2: 0.0, NOW - 1: 5.0, NOW: 10.0}
+    success = tuple(series(counted, model=model, version="1") for model in ("digits", "parity"))
+    gate = tuple(
+        series(values, model="digits", __name__=f"rung_gate_{name}")
+        for name, values in {
+            "arrivals_total": {NOW - 2: 0.0, NOW - 1: 20.0, NOW: 40.0},
+            "late_total": {NOW - 2: 0.0, NOW - 1: 0.0, NOW: 3.0},
+            "waiting_requests": {NOW - 1: 15.0, NOW: 30.0},
+        }.items()
+    )
+    raw = PoolSignals(success={"s1": success}, gate={"s1": gate})
+    try:
+        (server,) = snapshot_of(worker, Signals(raw), make_task(), make_task("parity")).servers
+    finally:
+        await worker.stop()
+    assert {task: samples[-1].value for task, samples in server.demand.items()} == {"digits": 20.0, "parity": 5.0}
+    assert [sample.value for sample in server.late["digits"]] == [0.0, 3.0]
+    assert [sample.value for sample in server.pending["digits"]] == [15.0, 30.0]
+    assert "parity" not in server.late, "nobody chooses for it"
+
+
 @pytest.mark.parametrize("change", [{"ready": False}, {"terminating": True}])
 async def test_a_pod_that_is_not_ready_or_goes_is_no_ready_server(change: dict[str, Any]) -> None:
     worker = make_worker(replace(POD, **change))

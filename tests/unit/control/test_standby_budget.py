@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rung.control.standby import within_budget
+from rung.control.standby import Squeeze, within_budget
 from rung.core.plan import Target
 
 TARGETS = {"a": Target(9, (8, 7)), "b": Target(5, (4,))}
@@ -28,3 +28,20 @@ def test_nothing_means_no_standby_of_known_size() -> None:
 
 def test_a_standby_that_nobody_measured_takes_nothing() -> None:
     assert within_budget(TARGETS, {}, 0) == TARGETS
+
+
+def test_a_server_short_of_memory_gives_up_the_farthest_standbys_until_there_is_room() -> None:
+    wanted = TARGETS.values()
+    squeeze = Squeeze()
+    assert squeeze.after(80, 100, 1000.0, wanted) is squeeze, "it is well"
+    squeeze = squeeze.after(95, 100, 1000.0, wanted)
+    assert squeeze.allows(TARGETS) == {"a": Target(9, (8,)), "b": Target(5, (4,))}
+    assert squeeze.after(95, 100, 1003.0, wanted) is squeeze, "what was given up shows only after a while"
+    squeeze = squeeze.after(95, 100, 1006.0, wanted)
+    assert squeeze.allows(TARGETS) == {"a": Target(9), "b": Target(5)}
+    assert squeeze.after(95, 100, 1012.0, wanted) is squeeze, "what answers stays"
+    assert squeeze.after(80, 100, 1100.0, wanted) is squeeze, "there is no room yet"
+    assert squeeze.after(50, 100, 1020.0, wanted) is squeeze, "not for long enough"
+    squeeze = squeeze.after(50, 100, 1036.0, wanted)
+    assert squeeze.allows(TARGETS) == {"a": Target(9, (8,)), "b": Target(5, (4,))}
+    assert squeeze.after(50, 100, 1066.0, wanted).allows(TARGETS) == TARGETS

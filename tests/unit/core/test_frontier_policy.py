@@ -113,3 +113,17 @@ def test_a_step_up_has_room_for_what_was_just_asked(seconds: float) -> None:
     wave = (*samples(40.0, NOW - 1, 30), *samples(0.0, NOW, 1))
     policy = Frontier(FrontierParameters(remember_seconds=seconds))
     assert after(server(0.2, 1, demand={"digits": wave}), policy=policy)[0] == 1
+
+
+def test_where_the_reflex_saves_single_requests_the_allocation_need_not_be_safe_by_itself() -> None:
+    careful, behind_a_gate = server(5.0, 3), server(5.0, 3, late={"digits": samples(0.0)})
+    assert after(careful)[0] == 2
+    assert after(behind_a_gate)[0] == 3
+    assert after(server(15.0, 3, late={"digits": samples(0.0)}))[0] < 3, "an overload is one all the same"
+
+
+def test_what_clients_saw_late_counts_instead_of_what_waits() -> None:
+    queue = server(5.0, 2, pending={"digits": samples(30.0)}, late={"digits": samples(0.0)})
+    assert after(queue, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW - 60
+    late = server(5.0, 2, late={"digits": samples(1.0)})
+    assert after(late, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW

@@ -8,7 +8,9 @@ import pytest
 from rung_devcluster.images import ImagesError, build_images, find_project, image_key, read_images, select
 from rung_devcluster.tools import CATALOGUE
 
-DEFAULT = {"rung", "rung-loadgen", "rung-tritonserver-cpu", "rung-prometheus", "rung-s3", "pause", "coredns"}
+DEFAULT = {
+    "rung", "rung-loadgen", "rung-tritonserver-cpu", "rung-gate", "rung-prometheus", "rung-s3", "pause", "coredns",
+}  # fmt: skip
 
 
 def test_the_default_images_leave_out_the_one_with_torch() -> None:

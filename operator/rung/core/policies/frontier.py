@@ -61,6 +61,8 @@ class FrontierParameters:
     """Time since the last change before a step up."""
     late_share: float | None = None
     """Share of late answers to plan for; None: 1 - objective of each task."""
+    reflex_late_share: float = 0.5
+    """The same where the reflex saves single requests: the allocation need not be safe by itself."""
     load_price: float = 0.06
     """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
     trust_seconds: float = 20.0
@@ -272,6 +274,8 @@ class _Server:
     def limit(self, one: Lane) -> float:
         """Return the share of late answers that a lane may have at present."""
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
+        if one.late_rps is not None:
+            planned = self.p.reflex_late_share
         return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
 
     def _keeps(self, rungs: Sequence[int], demand: Sequence[float]) -> bool:

@@ -32,6 +32,8 @@ class Lane:
     """What was observed, one a second, oldest first; or what the owner declared, alone."""
     pending: Sequence[float]
     """Requests that waited for their turn, one number a second, oldest first."""
+    late_rps: Sequence[float] | None
+    """Late requests a second, oldest first, where the reflex chooses for each one; None where it does not."""
     worths: tuple[float, ...]
     """Normalised accuracy by rung, 0 to 1."""
     costs: tuple[float, ...]
@@ -116,6 +118,7 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
                 demand_rps=demand[state.name],
                 rates_rps=rates,
                 pending=signals.rates(server.pending.get(state.name, ())),
+                late_rps=signals.rates(server.late[state.name]) if state.name in server.late else None,
                 worths=frontier.normalized_accuracies(ladder, state),
                 costs=tuple(cpu_seconds(version, server) for version in ladder),
                 loaded=server.loaded.get(state.name, frozenset()),

@@ -66,7 +66,7 @@ def seen_late(server: ServerState, lanes: Sequence[Lane], factor: float) -> floa
     """Return the time of the newest CPU sample if answers are late at present; None if they are not.
 
     A queue that takes longer than the service level makes the requests in it late: that is seen at once, and in what
-    every server tells of itself.
+    every server tells of itself. Where late answers are counted in front of the server, that counts instead.
     """
     newest = max((s.time_seconds for s in server.utilization if isfinite(s.time_seconds)), default=-inf)
     loads = [_load(one) * factor for one in lanes]
@@ -80,6 +80,8 @@ def _load(one: Lane) -> float:
 
 
 def _is_late(one: Lane, others_cores: float, server: ServerState, factor: float) -> bool:
+    if one.late_rps is not None:
+        return bool(one.late_rps) and one.late_rps[-1] > 0
     rung = one.standing.rung
     if rung is None or not one.pending or one.pending[-1] < 1:
         return False

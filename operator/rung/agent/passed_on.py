@@ -1,4 +1,4 @@
-"""What the agent passes on of Triton's own metrics: the counters that the operator reads.
+"""What the agent passes on of its neighbours' metrics: Triton's request counters, and all of the gate's.
 
 A Prometheus that goes by annotations scrapes one port of a pod, so all that the operator needs of a server stands on
 the agent's page. A server whose own page is scraped as well is not counted twice (`rung.core.signals`).
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 import aiohttp
 from yarl import URL
@@ -15,24 +16,25 @@ from yarl import URL
 log = logging.getLogger(__name__)
 
 DEADLINE_SECONDS = 0.5
-"""Half of the shortest scrape: a Triton that hangs must not make the agent's own page late."""
-PASSED_ON = ("nv_inference_request_success", "nv_inference_request_failure", "nv_inference_pending_request_count")
-
-_LINE_STARTS = tuple(
-    start.encode() for name in PASSED_ON for start in (f"# HELP {name} ", f"# TYPE {name} ", f"{name}{{")
-)
+"""Half of the shortest scrape: a neighbour that hangs must not make the agent's own page late."""
+OF_TRITON = ("nv_inference_request_success", "nv_inference_request_failure", "nv_inference_pending_request_count")
+OF_GATE = ("rung_gate_",)
 
 
-class TritonMetrics:
-    """Reads the metrics of one Triton.
+class PassedOn:
+    """Reads the metrics of one neighbour in the pod.
 
     Args:
-        address: host and port of Triton's metrics.
+        whose: the neighbour, for people.
+        address: host and port of its metrics.
+        names: what is passed on: metrics whose names start so.
     """
 
-    def __init__(self, address: tuple[str, int]) -> None:
+    def __init__(self, whose: str, address: tuple[str, int], names: Sequence[str]) -> None:
         host, port = address
+        self._whose = whose
         self._url = URL.build(scheme="http", host=host, port=port, path="/metrics")
+        self._starts = tuple(f"{start}{name}".encode() for name in names for start in ("# HELP ", "# TYPE ", ""))
         self._session: aiohttp.ClientSession | None = None
         self._silent = False
 
@@ -41,20 +43,20 @@ class TritonMetrics:
         if self._session is not None:
             await self._session.close()
 
-    async def passed_on(self) -> bytes:
-        """Prometheus text of this moment; empty when Triton does not give it in time, rather than that of before."""
+    async def page(self) -> bytes:
+        """Prometheus text of this moment; empty when it is not given in time, rather than that of before."""
         try:
-            page = await self._page()
+            page = await self._ask()
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             if not self._silent:
                 what = str(error) or f"no answer within {DEADLINE_SECONDS:g} s"
-                log.warning("demand is not known until Triton gives its metrics at %s: %s", self._url, what)
+                log.warning("demand is not known until %s gives its metrics at %s: %s", self._whose, self._url, what)
             self._silent = True
             return b""
         self._silent = False
-        return b"".join(line for line in page.splitlines(keepends=True) if line.startswith(_LINE_STARTS))
+        return b"".join(line for line in page.splitlines(keepends=True) if line.startswith(self._starts))
 
-    async def _page(self) -> bytes:
+    async def _ask(self) -> bytes:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         async with (
