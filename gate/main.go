@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -38,9 +39,11 @@ func main() {
 		tasksFile      = flag.String("tasks", "/run/rung/tasks.json", "the tasks whose versions are chosen here")
 		every          = flag.Duration("index-every", 100*time.Millisecond, "how often Triton is asked what is loaded")
 		largest        = flag.Int("max-message-bytes", 256<<20, "no message may be larger")
+		procs          = flag.Int("procs", 1, "cores it may use at a time; with one, no request waits for another thread to wake")
 		grace          = flag.Duration("grace", 20*time.Second, "how long requests may still take after SIGTERM")
 	)
 	flag.Parse()
+	runtime.GOMAXPROCS(max(1, *procs))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if err := run(ctx, *grpcAddress, *httpAddress, *metricsAddress, *tritonGRPC, *tritonHTTP, *tasksFile, *every, *largest, *grace); err != nil {
