@@ -22,12 +22,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"rung.dev/gate/fleet"
+	"rung.dev/gate/h2"
 	"rung.dev/gate/proxy"
-	"rung.dev/gate/wire"
 )
 
-// window is how much of a stream may be on its way: an input of a few pictures without waiting.
-const window = 4 << 20
+// largestAnswer is more than anything that is asked a second time.
+const largestAnswer = 64 << 20
 
 func main() {
 	var (
@@ -38,7 +38,6 @@ func main() {
 		tritonHTTP     = flag.String("triton-http", "http://127.0.0.1:8000", "Triton's HTTP port")
 		tasksFile      = flag.String("tasks", "/run/rung/tasks.json", "the tasks whose versions are chosen here")
 		every          = flag.Duration("index-every", 100*time.Millisecond, "how often Triton is asked what is loaded")
-		largest        = flag.Int("max-message-bytes", 256<<20, "no message may be larger")
 		procs          = flag.Int("procs", 1, "cores it may use at a time; with one, no request waits for another thread to wake")
 		grace          = flag.Duration("grace", 20*time.Second, "how long requests may still take after SIGTERM")
 	)
@@ -46,7 +45,7 @@ func main() {
 	runtime.GOMAXPROCS(max(1, *procs))
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	if err := run(ctx, *grpcAddress, *httpAddress, *metricsAddress, *tritonGRPC, *tritonHTTP, *tasksFile, *every, *largest, *grace); err != nil {
+	if err := run(ctx, *grpcAddress, *httpAddress, *metricsAddress, *tritonGRPC, *tritonHTTP, *tasksFile, *every, *grace); err != nil {
 		slog.Error("the gate ends", "error", err)
 		os.Exit(1)
 	}
@@ -54,36 +53,27 @@ func main() {
 
 func run(
 	ctx context.Context, grpcAddress, httpAddress, metricsAddress, tritonGRPC, tritonHTTP, tasksFile string,
-	every time.Duration, largest int, grace time.Duration,
+	every, grace time.Duration,
 ) error {
 	triton, err := url.Parse(tritonHTTP)
 	if err != nil {
 		return fmt.Errorf("-triton-http: %w", err)
 	}
-	connection, err := grpc.NewClient(
+	again, err := grpc.NewClient(
 		"passthrough:///"+tritonGRPC,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(4*window),
-		grpc.WithDefaultCallOptions(
-			grpc.ForceCodecV2(wire.Codec{}), grpc.MaxCallRecvMsgSize(largest), grpc.MaxCallSendMsgSize(largest),
-		),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(largestAnswer), grpc.MaxCallSendMsgSize(largestAnswer)),
 	)
 	if err != nil {
 		return err
 	}
-	defer connection.Close()
+	defer again.Close()
 	metrics := fleet.NewMetrics(prometheus.DefaultRegisterer)
 	tasks := fleet.NewTasks(tritonHTTP, metrics)
 	metrics.Watch(tasks)
 	go tasks.Run(ctx, tasksFile, every)
 
-	calls := grpc.NewServer(
-		grpc.ForceServerCodecV2(wire.Codec{}),
-		grpc.UnknownServiceHandler(proxy.GRPC{Server: connection, Tasks: tasks}.Handle),
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(4*window),
-		grpc.MaxRecvMsgSize(largest), grpc.MaxSendMsgSize(largest),
-		grpc.NumStreamWorkers(4),
-	)
+	calls := &h2.Proxy{Server: tritonGRPC, Again: again, Tasks: tasks}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.MaxIdleConnsPerHost = 256
 	transport.Proxy = nil
@@ -100,7 +90,7 @@ func run(
 		return err
 	}
 	ended := make(chan error, 1+len(servers))
-	go func() { ended <- calls.Serve(listener) }()
+	go func() { ended <- calls.Serve(ctx, listener) }()
 	for _, server := range servers {
 		go func() { ended <- server.ListenAndServe() }()
 	}
@@ -110,15 +100,15 @@ func run(
 		return err
 	case <-ctx.Done():
 	}
+	listener.Close()
 	return shut(calls, servers, grace)
 }
 
 // shut lets what is under way be answered.
-func shut(calls *grpc.Server, servers []*http.Server, grace time.Duration) error {
+func shut(calls *h2.Proxy, servers []*http.Server, grace time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	context.AfterFunc(ctx, calls.Stop)
-	calls.GracefulStop()
+	calls.Shut(ctx)
 	var faults []error
 	for _, server := range servers {
 		faults = append(faults, server.Shutdown(ctx))

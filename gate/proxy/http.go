@@ -1,3 +1,4 @@
+// Package proxy stands between clients and one Triton for the HTTP of the KServe v2 protocol.
 package proxy
 
 import (
@@ -56,14 +57,19 @@ func (h HTTP) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 		fmt.Fprintf(writer, `{"error":"%s is best effort, and there is no room for it now"}`, task.Name)
 		return
 	}
-	ticket, err := task.Enter(request.Context(), began)
-	if err != nil {
-		task.Ended(began, "cancelled", 0)
-		return // the client is gone
+	ticket, turn := task.Enter(began)
+	if turn != nil {
+		select {
+		case <-turn:
+		case <-request.Context().Done():
+			task.Cancel(ticket)
+			task.Ended(began, "cancelled", 0)
+			return
+		}
 	}
 	answer := &recorder{ResponseWriter: writer, status: http.StatusOK}
 	defer h.leave(task, ticket, began, answer)
-	if version := ticket.Version(); version != 0 {
+	if version := ticket.Version(); version != 0 && !ticket.Allocated() {
 		request.URL.Path = fmt.Sprintf("/v2/models/%s/versions/%d/infer", task.Name, version)
 		request.URL.RawPath = ""
 	}

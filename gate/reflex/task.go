@@ -1,7 +1,6 @@
 package reflex
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"time"
@@ -43,11 +42,13 @@ type Task struct {
 
 // Ticket is one request on its way through the queue.
 type Ticket struct {
-	arrived time.Time
-	sent    time.Time
-	turn    chan struct{}
-	version int64
-	gone    bool
+	arrived   time.Time
+	sent      time.Time
+	turn      chan struct{} // nil: it came at once
+	version   int64
+	allocated bool
+	started   bool
+	gone      bool
 }
 
 // NewTask returns a task without loaded versions.
@@ -87,37 +88,37 @@ func (t *Task) choose(loaded []int64) {
 	}
 }
 
-// Enter waits for the request's turn. Returns the context's error when the client leaves before.
-func (t *Task) Enter(ctx context.Context, now time.Time) (*Ticket, error) {
-	ticket := &Ticket{arrived: now}
+// Enter takes a request that came at a moment into the queue. The channel is closed when its turn has come; it is nil if
+// that is now. Afterwards it has to Leave, before or instead it may Cancel.
+func (t *Task) Enter(now time.Time) (ticket *Ticket, turn <-chan struct{}) {
+	ticket = &Ticket{arrived: now}
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	if len(t.waiting) == 0 && t.sent < t.most() {
-		t.send(ticket, now)
-		t.mu.Unlock()
+		t.send(ticket, time.Now())
 		return ticket, nil
 	}
 	ticket.turn = make(chan struct{})
 	t.waiting = append(t.waiting, ticket)
-	t.mu.Unlock()
-	select {
-	case <-ticket.turn:
-		return ticket, nil
-	case <-ctx.Done():
-	}
+	return ticket, ticket.turn
+}
+
+// Cancel takes a request out that was not handed to the server: its client has gone.
+func (t *Task) Cancel(ticket *Ticket) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	select {
-	case <-ticket.turn: // its turn came at the same moment
+	ticket.gone = true
+	if ticket.started {
 		t.sent--
 		t.dispatch(time.Now())
-	default:
-		ticket.gone = true
 	}
-	return nil, ctx.Err()
 }
 
 // Version returns the version that is to answer; 0: whatever the server takes.
 func (k *Ticket) Version() int64 { return k.version }
+
+// Allocated tells whether that is the version that the server takes by itself.
+func (k *Ticket) Allocated() bool { return k.allocated }
 
 // Leave says that the server has answered, or has not. What it took is learned from answers only.
 func (t *Task) Leave(ticket *Ticket, now time.Time, answered bool) {
@@ -242,7 +243,7 @@ func (t *Task) dispatch(now time.Time) {
 
 func (t *Task) send(ticket *Ticket, now time.Time) {
 	t.sent++
-	ticket.sent = now
+	ticket.sent, ticket.started, ticket.allocated = now, true, true
 	if len(t.versions) == 0 {
 		return
 	}
@@ -251,5 +252,6 @@ func (t *Task) send(ticket *Ticket, now time.Time) {
 		service[place] = t.service(version)
 	}
 	slack := t.settings.SLOSeconds - now.Sub(ticket.arrived).Seconds()
-	ticket.version = t.versions[Choose(service, t.living(), slack)]
+	place := Choose(service, t.living(), slack)
+	ticket.version, ticket.allocated = t.versions[place], place == len(t.versions)-1
 }

@@ -1,8 +1,6 @@
 package reflex
 
 import (
-	"context"
-	"errors"
 	"sync"
 	"testing"
 	"time"
@@ -17,19 +15,25 @@ func loaded(t *testing.T, versions ...int64) *Task {
 	return task
 }
 
+// enter takes a request into the queue and waits for its turn.
+func enter(task *Task, now time.Time) *Ticket {
+	ticket, turn := task.Enter(now)
+	if turn != nil {
+		<-turn
+	}
+	return ticket
+}
+
 // fill has n requests arrive at a moment; the first is with the server, the others wait.
 func fill(task *Task, n int, now time.Time) (first *Ticket, versions chan int64) {
-	first, _ = task.Enter(context.Background(), now)
+	first, _ = task.Enter(now)
 	versions = make(chan int64, n)
 	var waiting sync.WaitGroup
 	for range n - 1 {
 		waiting.Add(1)
 		go func() {
 			waiting.Done()
-			ticket, err := task.Enter(context.Background(), now)
-			if err == nil {
-				versions <- ticket.Version()
-			}
+			versions <- enter(task, now).Version()
 		}()
 	}
 	waiting.Wait()
@@ -41,9 +45,8 @@ func fill(task *Task, n int, now time.Time) (first *Ticket, versions chan int64)
 
 func TestACalmTaskGetsTheAllocatedVersion(t *testing.T) {
 	task := loaded(t, 3, 1, 2)
-	ticket, err := task.Enter(context.Background(), time.Now())
-	if err != nil || ticket.Version() != 3 {
-		t.Fatalf("got %v, %v", ticket, err)
+	if ticket, turn := task.Enter(time.Now()); turn != nil || ticket.Version() != 3 || !ticket.Allocated() {
+		t.Fatalf("got %v", ticket)
 	}
 }
 
@@ -77,10 +80,8 @@ func TestShortInferencesAreSentAhead(t *testing.T) {
 	task := NewTask(Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{7: 0.0005}})
 	task.Load([]int64{7})
 	for range 5 {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if _, err := task.Enter(ctx, time.Now()); err != nil {
-			t.Fatal(err)
+		if _, turn := task.Enter(time.Now()); turn != nil {
+			t.Fatal("it has to wait")
 		}
 	}
 }
@@ -89,7 +90,7 @@ func TestServiceTimesAreLearnedAndUnknownOnesStretchedByTheKnown(t *testing.T) {
 	task := loaded(t, 1, 3)
 	now := time.Now()
 	for range 60 { // the neighbours take half of the server: everything takes twice as long
-		ticket, _ := task.Enter(context.Background(), now)
+		ticket := enter(task, now)
 		now = now.Add(400 * time.Millisecond)
 		ticket.sent = now.Add(-400 * time.Millisecond)
 		task.Leave(ticket, now, true)
@@ -105,35 +106,34 @@ func TestServiceTimesAreLearnedAndUnknownOnesStretchedByTheKnown(t *testing.T) {
 
 func TestWhoGoesAwayGivesUpItsPlace(t *testing.T) {
 	task := loaded(t, 3)
-	first, _ := task.Enter(context.Background(), time.Now())
-	ctx, cancel := context.WithCancel(context.Background())
-	gone := make(chan error)
-	go func() {
-		_, err := task.Enter(ctx, time.Now())
-		gone <- err
-	}()
-	for task.Pending() < 2 {
-		time.Sleep(time.Millisecond)
+	first, _ := task.Enter(time.Now())
+	second, turn := task.Enter(time.Now())
+	third, after := task.Enter(time.Now())
+	task.Cancel(second)
+	if pending := task.Pending(); pending != 2 {
+		t.Fatalf("%d are pending", pending)
 	}
-	cancel()
-	if err := <-gone; !errors.Is(err, context.Canceled) {
-		t.Fatal(err)
+	task.Leave(first, time.Now(), false)
+	<-after
+	select {
+	case <-turn:
+		t.Fatal("it had its turn after it had gone")
+	default:
 	}
-	if waiting := task.Pending(); waiting != 1 {
-		t.Fatalf("%d still wait", waiting)
-	}
-	task.Leave(first, time.Now(), true)
-	if _, err := task.Enter(context.Background(), time.Now()); err != nil || task.Pending() != 1 {
-		t.Fatalf("the queue is stuck: %v, %d", err, task.Pending())
+	fourth, last := task.Enter(time.Now())
+	task.Cancel(third) // its turn had come, and it was not sent
+	<-last
+	task.Leave(fourth, time.Now(), true)
+	if pending := task.Pending(); pending != 0 {
+		t.Fatalf("%d are pending", pending)
 	}
 }
 
 func TestWithoutLoadedVersionsTheServerDecides(t *testing.T) {
 	task := loaded(t)
 	for range 50 {
-		ticket, err := task.Enter(context.Background(), time.Now())
-		if err != nil || ticket.Version() != 0 {
-			t.Fatal(ticket, err)
+		if ticket, turn := task.Enter(time.Now()); turn != nil || ticket.Version() != 0 || !ticket.Allocated() {
+			t.Fatal(ticket)
 		}
 	}
 }
@@ -145,7 +145,7 @@ func TestItIsLateWhenNotEvenTheCheapestVersionWouldBeInTime(t *testing.T) {
 		t.Error("30 x 10 ms are in time")
 	}
 	for range 12 {
-		go func() { _, _ = task.Enter(context.Background(), time.Now()) }()
+		_, _ = task.Enter(time.Now())
 	}
 	for task.Pending() < 42 {
 		time.Sleep(time.Millisecond)

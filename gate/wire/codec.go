@@ -1,38 +1,28 @@
 package wire
 
-import (
-	"fmt"
+import "fmt"
 
-	"google.golang.org/grpc/mem"
-)
-
-// Message is one message of any kind, as its bytes.
-type Message struct {
-	Data mem.BufferSlice
-}
-
-// Codec hands messages through as they are.
+// Codec hands messages through as their bytes.
 type Codec struct{}
 
 // Name is what the content type says; servers take it for protobuf, which it is.
 func (Codec) Name() string { return "proto" }
 
-// Marshal gives the bytes away: gRPC frees them once they are sent.
-func (Codec) Marshal(v any) (mem.BufferSlice, error) {
-	message, ok := v.(*Message)
+// Marshal returns the bytes.
+func (Codec) Marshal(v any) ([]byte, error) {
+	message, ok := v.([]byte)
 	if !ok {
 		return nil, fmt.Errorf("can't send a %T", v)
 	}
-	return message.Data, nil
+	return message, nil
 }
 
-// Unmarshal keeps the bytes, which gRPC would free.
-func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
-	message, ok := v.(*Message)
+// Unmarshal keeps the bytes.
+func (Codec) Unmarshal(data []byte, v any) error {
+	message, ok := v.(*[]byte)
 	if !ok {
 		return fmt.Errorf("can't receive a %T", v)
 	}
-	data.Ref()
-	message.Data = data
+	*message = append([]byte{}, data...)
 	return nil
 }

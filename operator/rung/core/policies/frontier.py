@@ -63,6 +63,9 @@ class FrontierParameters:
     """Share of late answers to plan for; None: 1 - objective of each task."""
     reflex_late_share: float = 0.5
     """The same where the reflex saves single requests: the allocation need not be safe by itself."""
+    reflex_patience_seconds: float = 10.0
+    """And there an answer that was late all the same makes the limit stricter no more often than this: each one is seen
+    there, and those of one burst, or of the first seconds, are one matter."""
     load_price: float = 0.06
     """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
     trust_seconds: float = 20.0
@@ -182,7 +185,8 @@ class _Server:
             known = parameters.first_looseness if before.judged_seconds is None else before.looseness
             self.looseness = min(parameters.loosest, known * forgiven)
             seen = learning.seen_late(server, self.lanes, self.factor)
-            if seen is not None and seen > judged:
+            counted = any(one.late_rps is not None for one in self.lanes)
+            if seen is not None and seen > judged + (parameters.reflex_patience_seconds if counted else 0.0):
                 self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
                 self.judged_seconds = seen
 
