@@ -17,6 +17,8 @@ import (
 const (
 	// reserve is what the client's connection window is smaller than the server's: room for what is appended.
 	reserve = 16 << 10
+	// longestHeaders is more than any client sends, and what one may make the gate keep.
+	longestHeaders = 1 << 20
 	// defaultWindow and defaultTable hold until a peer says otherwise (RFC 9113, section 6.5.2).
 	defaultWindow = 65535
 	defaultTable  = 4096
@@ -58,6 +60,7 @@ func newConnection(proxy *Proxy, client net.Conn) *connection {
 			c.path = field.Value
 		}
 	})
+	c.requests.SetMaxStringLength(longestHeaders)
 	c.answers = hpack.NewDecoder(defaultTable, func(field hpack.HeaderField) { c.fields = append(c.fields, field) })
 	c.encoder = newHeaderEncoder()
 	return c
@@ -197,6 +200,9 @@ func (c *connection) takeHeaders(f frame, from *reader) error {
 			return err
 		}
 		c.block = append(c.block, f.raw...)
+		if len(c.block) > longestHeaders {
+			return errors.New("headers without end")
+		}
 		if f.has(flagEndHeaders) {
 			break
 		}

@@ -13,6 +13,8 @@ from rung_devcluster.tools.gobuild import go_program
 GATE = Path(__file__).parents[2] / "gate"
 DEADLINE_SECONDS = 600
 
+pytestmark = pytest.mark.timeout(DEADLINE_SECONDS)
+
 
 @pytest.mark.parametrize("arguments", [("vet", "./..."), ("test", "-race=false", "./...")], ids=["vet", "test"])
 def test_go(arguments: tuple[str, ...]) -> None:

@@ -127,3 +127,14 @@ def test_what_clients_saw_late_counts_instead_of_what_waits() -> None:
     assert after(queue, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW - 60
     late = server(5.0, 2, late={"digits": samples(1.0)})
     assert after(late, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW
+
+
+def test_a_small_gain_is_worth_its_load_once_it_has_been_calm() -> None:
+    """From 97 to 100 % of the best accuracy, with a load between."""
+    close = tuple(
+        replace(version, accuracy=accuracy) for version, accuracy in zip(TASK.versions, (0.7, 0.92, 0.95), strict=True)
+    )
+    task, calm = replace(TASK, versions=close), server(0.2, 2, loaded={"digits": frozenset({1, 2})})
+    for waited, wanted in ((10, 2), (20, 2), (50, 3), (600, 3)):
+        assert after(calm, task, since_seconds=NOW - waited)[0] == wanted, waited
+    assert after(calm, task, Frontier(FrontierParameters(price_seconds=1e9)), since_seconds=NOW - 600)[0] == 2

@@ -29,7 +29,7 @@ from typing import ClassVar
 import numpy as np
 
 from rung.core import tail
-from rung.core.allocation import Choice, best_allocation
+from rung.core.allocation import TOLERANCE, Choice, best_allocation
 from rung.core.forecast import Trend
 from rung.core.frontier import Metric
 from rung.core.memory import entries, is_number
@@ -68,6 +68,8 @@ class FrontierParameters:
     there, and those of one burst, or of the first seconds, are one matter."""
     load_price: float = 0.06
     """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
+    price_seconds: float = 60.0
+    """For a step up this falls to nothing in so long a time without a change: a load is soon paid for by calm."""
     trust_seconds: float = 20.0
     """So many seconds of what was learned before weigh as much as the same number since the last change."""
     drain_seconds: float = 3.0
@@ -150,7 +152,8 @@ class _Question:
     demand: Sequence[float]
     most: Sequence[int]
     then: Callable[[list[int] | None], _Decision]
-    priced: bool = False
+    price: float = 0.0
+    """Of what is not loaded."""
 
 
 class _Server:
@@ -228,12 +231,13 @@ class _Server:
                 self, self.ahead, best, lambda rungs: _Decision(rungs or [0] * len(best), Code.INITIAL, why)
             )
         if not self._keeps(present, self.ahead):
-            return _Question(self, self.ahead, present, partial(self._down, present), priced=True)
+            return _Question(self, self.ahead, present, partial(self._down, present), price=self.p.load_price)
         waited = inf if self.since_seconds is None else self.now - self.since_seconds
         if waited < self.p.up_after_seconds:
             return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
         need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
-        return _Question(self, need, best, partial(self._up, present, best, need), priced=True)
+        price = self.p.load_price * max(0.0, 1.0 - waited / max(1.0, self.p.price_seconds))
+        return _Question(self, need, best, partial(self._up, present, best, need, price), price=price)
 
     def _down(self, present: list[int], rungs: list[int] | None) -> _Decision:
         load = self._load(present, self.ahead)
@@ -255,9 +259,11 @@ class _Server:
             return rung
         return next((between for between in range(rung + 1, present) if one.warm(between)), rung)
 
-    def _up(self, present: list[int], best: list[int], need: list[float], rungs: list[int] | None) -> _Decision:
+    def _up(
+        self, present: list[int], best: list[int], need: list[float], price: float, rungs: list[int] | None
+    ) -> _Decision:
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
-        if rungs is not None and self._value(rungs) > self._value(present) + self._price(rungs):
+        if rungs is not None and self._value(rungs) > self._value(present) + price * self._cold(rungs) + TOLERANCE:
             return _Decision(rungs, Code.STEP_UP, f"there is room {asked}", {"need_cores": self._load(rungs, need)})
         code = Code.AT_TOP if present == best else Code.STEADY
         return _Decision(present, code, f"nothing better keeps answers in time {asked}")
@@ -270,10 +276,11 @@ class _Server:
         only = most if one.present is None else one.present
         return range(only, only + 1)
 
-    def value(self, one: Lane, rung: int, *, priced: bool) -> float:
-        """Return what a rung is worth, less the price of its load where that counts and it is not loaded."""
+    @staticmethod
+    def value(one: Lane, rung: int, price: float) -> float:
+        """Return what a rung is worth, less a price if it is not loaded."""
         value = one.weight * one.worths[rung]
-        return value - self.p.load_price if priced and not one.warm(rung) else value
+        return value if one.warm(rung) else value - price
 
     def limit(self, one: Lane) -> float:
         """Return the share of late answers that a lane may have at present."""
@@ -303,9 +310,9 @@ class _Server:
     def _value(self, rungs: Sequence[int]) -> float:
         return fsum(one.weight * one.worths[rung] for one, rung in zip(self.lanes, rungs, strict=True))
 
-    def _price(self, rungs: Sequence[int]) -> float:
-        cold = sum(1 for one, rung in zip(self.lanes, rungs, strict=True) if rung != one.present and not one.warm(rung))
-        return cold * self.p.load_price
+    def _cold(self, rungs: Sequence[int]) -> int:
+        """Return how many would have to be loaded."""
+        return sum(rung != one.present and not one.warm(rung) for one, rung in zip(self.lanes, rungs, strict=True))
 
     # -------------------------------------------------------------------------------------------------------- demand
 
@@ -352,7 +359,7 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
             most = load + next(others)
             if server.p.utilization_limit is not None:
                 most = server.p.utilization_limit * server.cores
-            mine.append(Choice(server.value(one, rung, priced=asked.priced), load, most))
+            mine.append(Choice(server.value(one, rung, asked.price), load, most))
         choices.append(mine)
     found = best_allocation(choices)
     server.gap = max(server.gap, found.gap)
