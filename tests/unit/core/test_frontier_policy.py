@@ -138,3 +138,20 @@ def test_a_small_gain_is_worth_its_load_once_it_has_been_calm() -> None:
     for waited, wanted in ((10, 2), (20, 2), (50, 3), (600, 3)):
         assert after(calm, task, since_seconds=NOW - waited)[0] == wanted, waited
     assert after(calm, task, Frontier(FrontierParameters(price_seconds=1e9)), since_seconds=NOW - 600)[0] == 2
+
+
+def test_however_short_the_inferences_a_full_server_is_no_plan() -> None:
+    """At 10 ms against 400, theory would let a core be 97 % busy."""
+    assert after(server(80.0, 1))[0] == 1
+    short = replace(
+        TASK,
+        versions=tuple(
+            replace(v, profiles={"pi": Profile(10 / c, None, c / 10)})
+            for v, c in zip(TASK.versions, CPU_SECONDS.values(), strict=True)
+        ),
+    )
+    state = server(92.0, 3, utilization=samples(0.92))
+    assert after(state, short)[0] < 3
+    assert after(replace(state, late={"digits": samples(0.0)}), short)[0] == 3, (
+        "but where the reflex saves what is late"
+    )

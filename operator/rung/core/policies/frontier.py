@@ -76,6 +76,10 @@ class FrontierParameters:
     """What waits has to be answered within this time; 0: it is left to the queue."""
     calibrate: bool = True
     """Whether the factor is learned."""
+    most_utilization: float = 0.85
+    """Share of the cores that is planned at most where no reflex saves single requests. Where inferences are short
+    against the service level, theory lets a server be all but full; but what grows faster than foreseen then finds
+    nothing left to load smaller versions with."""
     utilization_limit: float | None = None
     """A limit on utilisation in place of that on late answers, for comparison."""
     strictness: float = 0.5
@@ -181,6 +185,8 @@ class _Server:
             self._ahead(one) + queue / max(1e-9, parameters.drain_seconds) * (queue > 0)
             for one, queue in zip(self.lanes, waiting, strict=True)
         ]
+        reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
+        self.most_cores = inf if reflex else parameters.most_utilization * self.cores
         judged = self.now if before.judged_seconds is None else min(before.judged_seconds, self.now)
         self.looseness, self.judged_seconds = 1.0, judged
         if parameters.strictness < 1.0:
@@ -188,8 +194,7 @@ class _Server:
             known = parameters.first_looseness if before.judged_seconds is None else before.looseness
             self.looseness = min(parameters.loosest, known * forgiven)
             seen = learning.seen_late(server, self.lanes, self.factor)
-            counted = any(one.late_rps is not None for one in self.lanes)
-            if seen is not None and seen > judged + (parameters.reflex_patience_seconds if counted else 0.0):
+            if seen is not None and seen > judged + (parameters.reflex_patience_seconds if reflex else 0.0):
                 self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
                 self.judged_seconds = seen
 
@@ -294,6 +299,8 @@ class _Server:
         total = self._load(rungs, demand)
         if self.p.utilization_limit is not None:
             return total <= self.p.utilization_limit * self.cores
+        if total > self.most_cores:
+            return False
         for one, rung, rate in zip(self.lanes, rungs, demand, strict=True):
             cost = one.costs[rung] * self.factor
             late = tail.late_share(rate, cost, total - rate * cost, self.cores, one.state.slo_latency_seconds)
@@ -356,7 +363,7 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
         mine = []
         for rung in rungs:
             load = rate * one.costs[rung] * server.factor
-            most = load + next(others)
+            most = min(load + next(others), server.most_cores)
             if server.p.utilization_limit is not None:
                 most = server.p.utilization_limit * server.cores
             mine.append(Choice(server.value(one, rung, asked.price), load, most))
