@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -28,6 +30,26 @@ def main() -> None:
     """Make model versions for Rung, publish them to S3, profile them, register them in the cluster."""
     # Told to end, it ends its workers too, as on Ctrl-C; and in a container, as process 1, it ends at all.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def program() -> NoReturn:
+    """Run the command as a program, which ends as soon as it has said everything.
+
+    torch, obstore and others keep threads, and the interpreter that takes them down is aborted now and then, after the
+    last word: a pod whose work is done would count as failed.
+    """
+    status = 0
+    try:
+        main()
+    except SystemExit as ended:
+        if isinstance(ended.code, str):
+            print(ended.code, file=sys.stderr)
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
+    os._exit(status)
 
 
 @main.command("publish")

@@ -40,3 +40,13 @@ def test_wrong_input_gets_one_clear_line(
     assert outcome.exit_code == 1
     assert sentence in outcome.output
     assert "Traceback" not in outcome.output
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["show", "nowhere"], 1), (["nonsense"], 2)])
+def test_as_a_program_it_says_everything_and_ends_with_its_status(arguments: list[str], status: int) -> None:
+    code = "from rung_porting.cli import program; program()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == status
+    assert done.stdout + done.stderr
