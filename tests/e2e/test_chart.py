@@ -273,7 +273,9 @@ def test_a_new_server_gets_its_allocation_back(site: Site, how: str) -> None:
 
 def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_the_demand(site: Site) -> None:
     home = site.home
-    install(home, "upgrade", "reflex.enabled=true")
+    # As the test before left the pods, so that the next one finds them so.
+    as_before = "triton.podAnnotations.changed=yes"
+    install(home, "upgrade", as_before, "reflex.enabled=true")
     home.wait_for_active(TASK, BEST)
     assert home.get("spool", "edge")["spec"]["reflex"] == "On"
     (pod,) = home.pods("triton")
@@ -289,7 +291,7 @@ def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_th
     until(lambda: home.get("itask", TASK)["status"].get("demand", 0) > 1, lambda: home.explain(TASK))
     told = end_load(home)
     assert f'rung_gate_arrivals_total{{model="{TASK}"}} {told["offered"]}' in page()
-    install(home, "upgrade")
+    install(home, "upgrade", as_before)
     home.wait_for_active(TASK, BEST)
     assert home.get("spool", "edge")["spec"]["reflex"] == "Off"
 
