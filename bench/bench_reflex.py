@@ -32,7 +32,7 @@ from tritonclient.grpc import service_pb2
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cluster"))
 
 from servers.envoy import running_envoy
-from servers.gate import Gate, running_gate
+from servers.gate import START_SECONDS, Gate, running_gate
 from servers.ports import free_port
 from servers.triton import TritonServer, running_triton
 from servers.wheels import NotHere
@@ -180,7 +180,10 @@ def ways(folder: Path) -> Iterator[list[Way]]:
             if name == CHOOSES:
                 task = {"sloSeconds": 0.4, "serviceSeconds": {"1": 0.001}}
                 gate.configure({model_name(size): task for size in SIZES})
+                deadline = time.monotonic() + START_SECONDS
                 while "rung_gate_service_seconds{" not in gate.page("metrics"):
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(f"the gate does not see the models:\n{gate.log.read_text()}")
                     time.sleep(0.02)
             assert gate.process is not None
             found.append(Way(name, gate.address, gate.process.pid))

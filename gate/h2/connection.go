@@ -118,23 +118,7 @@ func (c *connection) upward(from *reader) error {
 	c.server.raw(hello)
 	c.server.Unlock()
 	from.last = len(preface)
-	for {
-		f, err := from.next()
-		if err != nil {
-			return err
-		}
-		if err := c.take(f, from); err != nil {
-			return err
-		}
-		if from.idle() {
-			c.server.Lock()
-			err := c.server.flush()
-			c.server.Unlock()
-			if err != nil {
-				return err
-			}
-		}
-	}
+	return pump(from, &c.server, c.take)
 }
 
 // take takes one frame of the client.
@@ -167,14 +151,7 @@ func (c *connection) take(f frame, from *reader) error {
 		}
 	case frameWindowUpdate:
 		if f.stream == 0 && len(f.payload()) == 4 {
-			c.client.Lock()
-			left := swallow(binary.BigEndian.Uint32(f.payload()), &c.replied)
-			c.client.Unlock()
-			c.server.Lock()
-			defer c.server.Unlock()
-			if left > 0 {
-				c.server.word(frameWindowUpdate, 0, left)
-			}
+			widen(f, &c.client, &c.server, &c.replied)
 			return nil
 		}
 	}
@@ -186,42 +163,22 @@ func (c *connection) take(f frame, from *reader) error {
 
 // takeHeaders takes a block of headers, which may come in several frames, and none between them.
 func (c *connection) takeHeaders(f frame, from *reader) error {
-	first := f
+	id, ends := f.stream, f.endsStream()
 	c.path, c.block = "", c.block[:0]
-	s := c.stream(f.stream)
+	s := c.stream(id)
 	if s != nil {
 		s.endEarly() // the message has no last frame to append to
 	}
-	for {
-		c.mu.Lock()
-		_, err := c.requests.Write(f.headerBlock())
-		c.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		c.block = append(c.block, f.raw...)
-		if len(c.block) > longestHeaders {
-			return errors.New("headers without end")
-		}
-		if f.has(flagEndHeaders) {
-			break
-		}
-		if f, err = from.next(); err != nil {
-			return err
-		}
-		if f.kind != frameContinuation || f.stream != first.stream {
-			return errors.New("a block of headers that is interrupted")
-		}
-	}
-	if err := c.requests.Close(); err != nil {
+	err := c.decode(c.requests, f, from, func(part frame) { c.block = append(c.block, part.raw...) })
+	if err != nil {
 		return err
 	}
 	c.server.Lock()
 	c.server.raw(c.block)
 	c.server.Unlock()
-	if s == nil && c.path == inferMethod && !first.endsStream() {
+	if s == nil && c.path == inferMethod && !ends {
 		c.mu.Lock()
-		c.streams[first.stream] = &stream{connection: c, id: first.stream, began: time.Now(), gone: make(chan struct{})}
+		c.streams[id] = &stream{connection: c, id: id, began: time.Now(), gone: make(chan struct{})}
 		c.mu.Unlock()
 	}
 	return nil
@@ -229,25 +186,7 @@ func (c *connection) takeHeaders(f frame, from *reader) error {
 
 // ------------------------------------------------------------------------------------------ from the server downward
 
-func (c *connection) downward(from *reader) error {
-	for {
-		f, err := from.next()
-		if err != nil {
-			return err
-		}
-		if err := c.give(f, from); err != nil {
-			return err
-		}
-		if from.idle() {
-			c.client.Lock()
-			err := c.client.flush()
-			c.client.Unlock()
-			if err != nil {
-				return err
-			}
-		}
-	}
-}
+func (c *connection) downward(from *reader) error { return pump(from, &c.client, c.give) }
 
 // give takes one frame of the server.
 func (c *connection) give(f frame, from *reader) error {
@@ -255,8 +194,8 @@ func (c *connection) give(f frame, from *reader) error {
 	case frameHeaders:
 		return c.giveHeaders(f, from)
 	case frameData:
-		if s := c.stream(f.stream); s != nil && !s.answer(f) {
-			return nil
+		if s := c.stream(f.stream); s != nil {
+			s.answer(f)
 		}
 	case frameReset:
 		if s := c.stream(f.stream); s != nil {
@@ -269,14 +208,7 @@ func (c *connection) give(f frame, from *reader) error {
 		}
 	case frameWindowUpdate:
 		if f.stream == 0 && len(f.payload()) == 4 {
-			c.server.Lock()
-			left := swallow(binary.BigEndian.Uint32(f.payload()), &c.reserved, &c.appended)
-			c.server.Unlock()
-			c.client.Lock()
-			defer c.client.Unlock()
-			if left > 0 {
-				c.client.word(frameWindowUpdate, 0, left)
-			}
+			widen(f, &c.server, &c.client, &c.reserved, &c.appended)
 			return nil
 		}
 	}
@@ -288,33 +220,16 @@ func (c *connection) give(f frame, from *reader) error {
 
 // giveHeaders reads a block of the server's headers and writes it anew, so that a block may also be left out.
 func (c *connection) giveHeaders(f frame, from *reader) error {
-	first := f
+	id, ends := f.stream, f.endsStream()
 	c.fields = c.fields[:0]
-	for {
-		c.mu.Lock()
-		_, err := c.answers.Write(f.headerBlock())
-		c.mu.Unlock()
-		if err != nil {
-			return err
-		}
-		if f.has(flagEndHeaders) {
-			break
-		}
-		if f, err = from.next(); err != nil {
-			return err
-		}
-		if f.kind != frameContinuation || f.stream != first.stream {
-			return errors.New("a block of headers that is interrupted")
-		}
-	}
-	if err := c.answers.Close(); err != nil {
+	if err := c.decode(c.answers, f, from, func(frame) {}); err != nil {
 		return err
 	}
-	if s := c.stream(first.stream); s != nil && !s.answerHeaders(c.fields, first.endsStream()) {
+	if s := c.stream(id); s != nil && !s.answerHeaders(c.fields, ends) {
 		return nil
 	}
 	c.client.Lock()
-	c.client.headers(first.stream, c.encoder.encode(c.fields), first.endsStream())
+	c.client.headers(id, c.encoder.encode(c.fields), ends)
 	c.client.Unlock()
 	return nil
 }
@@ -348,6 +263,65 @@ func (c *connection) giveSettings(f frame) {
 }
 
 // ------------------------------------------------------------------------------------------------------------- both
+
+// pump handles one frame after the other, and flushes what was written for the other side when no more is there.
+func pump(from *reader, to *writer, handle func(frame, *reader) error) error {
+	for {
+		f, err := from.next()
+		if err != nil {
+			return err
+		}
+		if err := handle(f, from); err != nil {
+			return err
+		}
+		if from.idle() {
+			to.Lock()
+			err := to.flush()
+			to.Unlock()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// decode reads a block of headers, and shows each of its frames.
+func (c *connection) decode(with *hpack.Decoder, f frame, from *reader, show func(frame)) error {
+	id, length := f.stream, 0
+	for {
+		c.mu.Lock()
+		_, err := with.Write(f.headerBlock())
+		c.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		if length += len(f.raw); length > longestHeaders {
+			return errors.New("headers without end")
+		}
+		show(f)
+		if f.has(flagEndHeaders) {
+			return with.Close()
+		}
+		if f, err = from.next(); err != nil {
+			return err
+		}
+		if f.kind != frameContinuation || f.stream != id {
+			return errors.New("a block of headers that is interrupted")
+		}
+	}
+}
+
+// widen hands an increment of a connection's window on, less what the other side never took; `of` guards what is owed.
+func widen(f frame, of, to *writer, owed ...*uint32) {
+	of.Lock()
+	left := swallow(binary.BigEndian.Uint32(f.payload()), owed...)
+	of.Unlock()
+	if left > 0 {
+		to.Lock()
+		to.word(frameWindowUpdate, 0, left)
+		to.Unlock()
+	}
+}
 
 func (c *connection) stream(id uint32) *stream {
 	c.mu.Lock()

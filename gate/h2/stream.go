@@ -217,17 +217,16 @@ func (s *stream) refuse() {
 
 // ---------------------------------------------------------------------------------------------------------- the answer
 
-// answer looks at one frame of the answer; false: it is not for the client.
-func (s *stream) answer(f frame) bool {
+// answer looks at one frame of the answer.
+func (s *stream) answer(f frame) {
 	if s.owner() == nil || s.answered.Version != "" || s.answered.Err != nil {
-		return true
+		return
 	}
 	content := f.content()
 	if s.answered.Name == "" && len(content) > prefixLength {
 		content = content[prefixLength:]
 	}
 	s.answered.Feed(content)
-	return true
 }
 
 // answerHeaders looks at headers or trailers of the answer; false: they are not for the client.
