@@ -86,6 +86,10 @@ namespace_option = click.option(
 )  # fmt: skip
 @click.option("--listen", default="0.0.0.0:8080", show_default=True, help="Where /healthz and /metrics answer.")
 @click.option(
+    "--balancer-listen", default=None, envvar="RUNG_BALANCER_LISTEN",
+    help="HOST:PORT where balancers (Envoy) ask where to send requests; without it there are none.",
+)  # fmt: skip
+@click.option(
     "--porting-templates", type=click.Path(path_type=Path, dir_okay=False), envvar="RUNG_PORTING_TEMPLATES",
     help="Pod templates for PortingJobs, as the chart writes them; without it none is carried out.",
 )  # fmt: skip
@@ -95,7 +99,14 @@ namespace_option = click.option(
     help="At INFO the log is silent while nothing changes.",
 )  # fmt: skip
 @click.option("--log-format", default="json", show_default=True, type=click.Choice(["json", "text"]))
-def operator(namespaces: str, listen: str, porting_templates: Path | None, log_level: str, log_format: str) -> None:
+def operator(
+    namespaces: str,
+    listen: str,
+    balancer_listen: str | None,
+    porting_templates: Path | None,
+    log_level: str,
+    log_format: str,
+) -> None:
     """Run the operator until it is told to stop."""
     from rung.control.logs import configure_logs  # noqa: PLC0415
     from rung.control.porting_manifests import BadTemplates, read_templates  # noqa: PLC0415
@@ -104,13 +115,18 @@ def operator(namespaces: str, listen: str, porting_templates: Path | None, log_l
     configure_logs(log_level.upper(), log_format)
     if not _is_address(listen):
         raise click.BadParameter(f"{listen} is no HOST:PORT", param_hint="--listen")
+    if balancer_listen is not None and not _is_address(balancer_listen):
+        raise click.BadParameter(f"{balancer_listen} is no HOST:PORT", param_hint="--balancer-listen")
     names = [name.strip() for name in namespaces.split(",") if name.strip()]
     if not names:
         raise click.BadParameter("names no namespace; * is all of them", param_hint="--namespaces")
     everywhere = "*" in names
     try:
         templates = read_templates(porting_templates) if porting_templates is not None else None
-        run(namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen, templates=templates)
+        run(
+            namespaces=() if everywhere else names, clusterwide=everywhere, listen=listen,
+            balancer_listen=balancer_listen, templates=templates,
+        )  # fmt: skip
     except (CannotStart, BadTemplates) as error:
         click.echo(f"rung: the operator can't start: {error}", err=True)
         sys.exit(1)

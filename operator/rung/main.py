@@ -122,7 +122,17 @@ def build_registry() -> kopf.OperatorRegistry:
             raise kopf.PermanentError(str(error)) from error
         names = ("pools", "tasks", "versions", "pods", "nodes", "porting_jobs")
         view = ClusterView(**{name: indices[name] for name in names})
-        supervisor = Supervisor(view, cluster, Metrics(), memo.templates)
+        xds = None
+        if memo.balancer_listen:
+            from rung.adapters.xds import XdsServer  # noqa: PLC0415 - Envoy's messages take their memory
+
+            xds = XdsServer()
+            memo.exits.push_async_callback(xds.stop)
+            try:
+                await xds.start(memo.balancer_listen)
+            except OSError as error:
+                raise kopf.PermanentError(f"--balancer-listen={memo.balancer_listen} can't be used: {error}") from error
+        supervisor = Supervisor(view, cluster, Metrics(), memo.templates, xds)
         memo.supervisor = supervisor
         supervisor.start()
         try:
@@ -152,9 +162,16 @@ def _parsed(key: tuple[str, str], parse: Any, memo: Any) -> Any:
         return None
 
 
-def run(*, namespaces: Collection[str], clusterwide: bool, listen: str, templates: Templates | None = None) -> None:
+def run(
+    *,
+    namespaces: Collection[str],
+    clusterwide: bool,
+    listen: str,
+    balancer_listen: str | None = None,
+    templates: Templates | None = None,
+) -> None:
     """Run the operator until it is told to stop (SIGTERM, SIGINT). Raises CannotStart with a sentence."""
-    memo = kopf.Memo(listen=listen, templates=templates)
+    memo = kopf.Memo(listen=listen, balancer_listen=balancer_listen, templates=templates)
     try:
         kopf.run(
             registry=build_registry(),

@@ -17,6 +17,7 @@ from rung.api.policy import (
     StepwiseParameters,
 )
 from rung.api.pool import (
+    DrainMode,
     CpuSource,
     FallbackBehavior,
     PoolMode,
@@ -64,6 +65,7 @@ from rung.api.version import (
 )
 
 __all__ = [
+    "DrainMode",
     "API_VERSION",
     "GROUP",
     "VERSION",

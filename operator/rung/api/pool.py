@@ -53,6 +53,7 @@ class PoolServerPhase(StrEnum):
     PENDING = "Pending"
     SERVING = "Serving"
     SWAPPING = "Swapping"
+    DRAINED = "Drained"
     NOT_READY = "NotReady"
 
 
@@ -86,6 +87,13 @@ class StandbySpec(Model):
     standby of each task goes first. No limit of their own when absent, nor for versions whose peak nobody measured."""
 
 
+class DrainMode(StrEnum):
+    """When a server is taken out of the balancing."""
+
+    COLD = "Cold"
+    NEVER = "Never"
+
+
 class RolloutSpec(Model):
     """How swaps are carried out."""
 
@@ -93,6 +101,9 @@ class RolloutSpec(Model):
     """How many servers may load a version of one task at the same time."""
     load_deadline: PositiveDuration = Duration("30s")
     """A load that takes longer has failed: what answered before goes on answering."""
+    drain: DrainMode = DrainMode.COLD
+    """Cold: while a version is loaded, the chart's balancer (`balancer.enabled`) gives the server's requests to the
+    others, if they have room for them; steps down don't wait for that. Never: it goes on answering."""
 
 
 class ReflexMode(StrEnum):

@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rung.adapters.agent import Reflex, ReflexTask
 from rung.adapters.prometheus import CpuSource, Prometheus
-from rung.api import PoolMode, ReflexMode, ServingPool
+from rung.api import DrainMode, PoolMode, ReflexMode, ServingPool
+from rung.control.balancing import Balancing
 from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import Want
 from rung.control.observe import (
@@ -35,10 +37,14 @@ from rung.control.statuses import Pass
 from rung.control.trust import Doubt, judge
 from rung.control.turns import LoadTurns
 from rung.control.view import ClusterView, Namespaced, ServerPod
+from rung.core.balance import steady
 from rung.core.decide import decide
 from rung.core.plan import Memory, Target
 from rung.core.reflex import reflex_tasks
 from rung.core.snapshot import ServerState, TaskState
+
+if TYPE_CHECKING:
+    from rung.adapters.xds import XdsServer
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +70,7 @@ class PoolLoop:
         publisher: Publisher,
         metrics: Metrics,
         *,
+        xds: XdsServer | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.key = key
@@ -72,6 +79,7 @@ class PoolLoop:
         self.interval_seconds = 1.0
         self.workers: dict[str, ServerWorker] = {}
         self._worker_keys: dict[str, ServerKey] = {}
+        self._balancing = Balancing(xds, self.label) if xds is not None else None
         self._view = view
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -133,6 +141,8 @@ class PoolLoop:
         sha256 = {name: registered_sha256(found) for name, found in registered.items()}
         now_seconds = self._wall_clock()
         snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256)
+        if self._balancing is not None and self._balancing.is_there:
+            snapshot = steady(snapshot)
         if self._memory is None:
             self._memory = pool.status.policy_memory or {}
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
@@ -160,6 +170,8 @@ class PoolLoop:
             rivals=rivals,
         )
         self._act(seen, sha256)
+        if self._balancing is not None:
+            await self._balancing.update(seen)
         raw, since = signals.raw, now_seconds - pool.spec.metrics.max_age.seconds
         for name, worker in self.workers.items():
             # Also without fresh signals: what failed when they were last there is not known to fail now.
@@ -185,6 +197,7 @@ class PoolLoop:
             worker.pod = pod
             worker.load_deadline_seconds = pool.spec.rollout.load_deadline.seconds
             worker.interval_seconds = pool.spec.interval.seconds
+            worker.balancing = self._balancing if pool.spec.rollout.drain is DrainMode.COLD else None
 
     def _new_worker(self, pool: ServingPool, pod: ServerPod) -> ServerWorker:
         worker = ServerWorker(

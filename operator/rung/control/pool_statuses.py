@@ -34,6 +34,9 @@ def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> Po
     worker = seen.workers[server.name]
     if not server.ready:
         phase, message = PoolServerPhase.NOT_READY, worker.observation.message or "the pod is not ready"
+    elif worker.balancing is not None and server.name in worker.balancing.drained:
+        loads = ", ".join(sorted(worker.swapping()))
+        phase, message = PoolServerPhase.DRAINED, f"gets no requests while it loads {loads}"
     elif worker.swapping():
         phase, message = PoolServerPhase.SWAPPING, ", ".join(sorted(worker.swapping()))
     elif not server.active:

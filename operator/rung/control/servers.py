@@ -11,12 +11,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
 from rung.adapters.agent import AgentClient, AgentError, Inventory, Reflex
 from rung.adapters.triton import DeadlineExceeded, IndexEntry, Refused, State, TritonClient, TritonError
 from rung.control.backoff import BrokenVersions
+from rung.control.balancing import Balancing
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
 from rung.control.revive import dead_versions, revive
 from rung.control.standby import Squeeze
@@ -63,6 +64,8 @@ class ServerWorker:
         self.interval_seconds = interval_seconds
         self.reflex = Reflex()
         """For which tasks the gate chooses."""
+        self.balancing: Balancing | None = None
+        """Keeps requests away while something is loaded; None: it is loaded beside them."""
         self.squeeze = Squeeze()
         """How many standbys its memory allows."""
         self._told: tuple[Reflex, float] | None = None
@@ -262,8 +265,15 @@ class ServerWorker:
 
     @asynccontextmanager
     async def _turn(self, model: str, want: Want) -> AsyncIterator[bool]:
-        """Wait for this server's turn to load; False when something else is wanted by then."""
-        async with self._turns.turn(self, model) as mine:
+        """Wait for this server's turn to load, without requests where that can be; False when something else is wanted
+        by then."""
+        async with self._turns.turn(self, model) as mine, AsyncExitStack() as stack:
+            # A step down that has to be loaded is in a hurry.
+            answering = max(self.observation.loaded.get(model, frozenset()), default=0)
+            if mine and self.balancing is not None and 0 < answering <= want.target.active:
+                why = await stack.enter_async_context(self.balancing.aside(self.pod.name))
+                if why:
+                    logger.info("%s loads %s with requests beside it: %s", self.pod.name, model, why)
             yield mine and self._wanted.get(model) == want
 
     def _config(self, model: str) -> str | None:

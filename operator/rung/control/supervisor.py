@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rung.adapters.kubernetes import Cluster
 from rung.api import InvalidObject
@@ -18,6 +19,9 @@ from rung.control.porting_manifests import Templates
 from rung.control.publish import Note, ObjectKey, Publisher
 from rung.control.sweep import sweep
 from rung.control.view import ClusterView, Namespaced
+
+if TYPE_CHECKING:
+    from rung.adapters.xds import XdsServer
 
 logger = logging.getLogger(__name__)
 
@@ -33,12 +37,18 @@ class Supervisor:
     """The running loops of one operator."""
 
     def __init__(
-        self, view: ClusterView, cluster: Cluster, metrics: Metrics, templates: Templates | None = None
+        self,
+        view: ClusterView,
+        cluster: Cluster,
+        metrics: Metrics,
+        templates: Templates | None = None,
+        xds: XdsServer | None = None,
     ) -> None:
         self.view = view
         self.metrics = metrics
         self.publisher = Publisher(cluster, metrics)
         self._cluster = cluster
+        self._xds = xds
         self._porting = PortingLoop(view, cluster, self.publisher, templates)
         self._loops: dict[Namespaced, tuple[PoolLoop, asyncio.Task[None]]] = {}
         self._background: list[asyncio.Task[None]] = []
@@ -78,7 +88,7 @@ class Supervisor:
     def ensure(self, key: Namespaced) -> None:
         """Have a loop for this pool."""
         if key not in self._loops:
-            loop = PoolLoop(key, self.view, self.publisher, self.metrics)
+            loop = PoolLoop(key, self.view, self.publisher, self.metrics, xds=self._xds)
             self._loops[key] = (loop, asyncio.create_task(loop.run(), name=f"pool {loop.label}"))
 
     async def end(self, key: Namespaced) -> None:

@@ -14,6 +14,7 @@ from rung.api import Cpu, InferenceTask, Memory, ModelVersion, PortingJob, Servi
 POOL_LABEL = "rung.dev/pool"
 TRITON_CONTAINER = "triton"
 DEFAULT_GRPC_PORT = 8001
+DEFAULT_HTTP_PORT = 8000
 DEFAULT_AGENT_PORT = 8090
 DEFAULT_HARDWARE_CLASS = "default"
 
@@ -38,6 +39,9 @@ class ServerPod:
     memory_limit_bytes: int | None = None
     grpc_port: int = DEFAULT_GRPC_PORT
     agent_port: int = DEFAULT_AGENT_PORT
+    client_grpc_port: int = DEFAULT_GRPC_PORT
+    """Where clients are to ask: at the gate, if there is one."""
+    client_http_port: int = DEFAULT_HTTP_PORT
 
     @property
     def triton_address(self) -> str | None:
@@ -105,6 +109,8 @@ def read_pod(raw: Mapping[str, Any]) -> ServerPod:
     started = [s for s in status.get("containerStatuses") or [] if s.get("name") == triton.get("name")]
     # The pod is ready as a whole, or only its agent is not: a server whose agent restarts goes on serving.
     conditions = {c.get("type"): c.get("status") == "True" for c in status.get("conditions") or []}
+    grpc_port = _port(containers, "grpc", DEFAULT_GRPC_PORT)
+    http_port = _port(containers, "http", DEFAULT_HTTP_PORT)
     return ServerPod(
         namespace=metadata.get("namespace", ""),
         name=metadata.get("name", ""),
@@ -117,8 +123,10 @@ def read_pod(raw: Mapping[str, Any]) -> ServerPod:
         restarts=sum(int(s.get("restartCount") or 0) for s in started),
         cpu_limit_cores=_cores(limits.get("cpu")),
         memory_limit_bytes=_bytes(limits.get("memory")),
-        grpc_port=_port(containers, "grpc", DEFAULT_GRPC_PORT),
+        grpc_port=grpc_port,
         agent_port=_port(containers, "agent", DEFAULT_AGENT_PORT),
+        client_grpc_port=_port(containers, "gate-grpc", grpc_port),
+        client_http_port=_port(containers, "gate-http", http_port),
     )
 
 

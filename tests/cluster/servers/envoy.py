@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ def _binary(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def running_envoy(folder: Path, bootstrap: Mapping[str, Any], admin_port: int) -> Iterator[subprocess.Popen[bytes]]:
+def running_envoy(
+    folder: Path, bootstrap: Mapping[str, Any], admin_port: int, flags: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run an Envoy for the length of the block; its configuration has its admin page at this port of loopback.
 
     Raises RuntimeError with its log when it does not get ready.
@@ -37,7 +39,7 @@ def running_envoy(folder: Path, bootstrap: Mapping[str, Any], admin_port: int) -
     folder.mkdir(parents=True, exist_ok=True)
     file, log = folder / "envoy.json", folder / "envoy.log"
     file.write_text(json.dumps(bootstrap))
-    command = [str(ensure_envoy()), "-c", str(file), "--concurrency", "1", "--log-level", "warning"]
+    command = [str(ensure_envoy()), "-c", str(file), "--concurrency", "1", "--log-level", "warning", *flags]
     with log.open("ab") as output:
         # Without a name of its own in shared memory two on one machine would meet.
         process = subprocess.Popen(
