@@ -92,10 +92,13 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         stack.push_async_callback(xds.stop)
         port = await xds.start("127.0.0.1:0")
         await xds.publish(POOL, Table())
+        balancer = running_balancer(tmp_path / "envoy", POOL, port)
         try:
-            ports = stack.enter_context(running_balancer(tmp_path / "envoy", POOL, port))
+            # In a thread: it is ready once it was answered from here.
+            ports = await asyncio.to_thread(balancer.__enter__)
         except NotHere as reason:
             pytest.skip(f"no Envoy: {reason}")
+        stack.callback(balancer.__exit__, None, None, None)
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{ports[0]}"))
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         yield Site(xds, servers, stub, f"http://127.0.0.1:{ports[1]}", ports[2])

@@ -37,16 +37,15 @@ local function model(bytes)
 end
 
 function envoy_on_request(handle)
-  local headers = handle:headers()
-  local path = headers:get(":path") or ""
+  local path = handle:headers():get(":path") or ""
   -- A stream has no end to wait for: its client may set the header itself.
   if path:sub(1, 32) ~= "/inference.GRPCInferenceService/" or path:sub(-11) == "StreamInfer" then return end
-  headers:remove("x-rung-model")
+  handle:headers():remove("x-rung-model")
   local body = handle:body()
   if not body then return end
   local name = model(body:getBytes(0, math.min(body:length(), 8192)))
   if name then
-    headers:replace("x-rung-model", name)
+    handle:headers():replace("x-rung-model", name) -- asked for anew: what was there before the wait is not valid
     handle:clearRouteCache()
   end
 end

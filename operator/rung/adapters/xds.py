@@ -92,10 +92,7 @@ class XdsServer:
             await self._server.stop(grace=None)
 
     async def publish(self, name: str, table: Table) -> int:
-        """Have everyone who asks for this table get it; returns the version of its endpoints.
-
-        What did not change is not sent again.
-        """
+        """Have everyone who asks for this table get it; returns the version. What did not change is not sent again."""
         published = self._published.setdefault(name, _Published())
         if published.table != table or not published.messages:
             self._number += 1
@@ -105,16 +102,19 @@ class XdsServer:
                 if made != published.messages.get(kind):
                     published.messages[kind], published.versions[kind] = made, self._number
             await self._wake()
-        return published.versions[ENDPOINTS]
+        return max(published.versions.values())
 
     def followers(self, name: str) -> tuple[Follower, ...]:
         """Return the Envoys that have this table."""
         return tuple(each for each in self._followers.values() if each.cluster == name)
 
     def is_followed(self, name: str, version: int) -> bool:
-        """Tell whether there are Envoys that have this table, and all have taken over this version of its endpoints."""
-        there = self.followers(name)
-        return bool(there) and all(each.taken.get(ENDPOINTS, 0) >= version for each in there)
+        """Tell whether there are Envoys that have this table, and all of them have taken this version over."""
+        published, there = self._published.get(name), self.followers(name)
+        if published is None or not there:
+            return False
+        wanted = {kind: min(version, number) for kind, number in published.versions.items()}
+        return all(each.taken.get(kind, 0) >= number for each in there for kind, number in wanted.items())
 
     async def _wake(self) -> None:
         async with self._changed:

@@ -29,6 +29,7 @@ SHORTEST_TRY_SECONDS = 0.5
 FAILURES_IN_A_ROW = 3
 """A server that fails so often is left out for a while; its health is asked every second all the same."""
 LEFT_OUT = "5s"
+MANY = 100_000
 _OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -108,6 +109,17 @@ def _cluster(protocol: str, model: str) -> Resource:
                 "http_health_check": {"path": "/v2/health/ready"},
             }
         ],
+        # By default three requests at a time may be tried again, and a thousand be under way. More than a share of those
+        # that are there must not be: where all is late, what is asked twice makes it worse.
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 20},
+                    "max_requests": MANY,
+                    "max_pending_requests": MANY,
+                }
+            ]
+        },
         "outlier_detection": {
             "consecutive_gateway_failure": FAILURES_IN_A_ROW,
             "enforcing_consecutive_gateway_failure": 100,
@@ -169,7 +181,8 @@ def _route(protocol: str, route: ModelRoute) -> Resource:
                         },
                     }
                 ],
-                "host_selection_retry_max_attempts": 3,
+                # The one that failed has fewest requests under way, so it is drawn again and again.
+                "host_selection_retry_max_attempts": 40,
             },
             # The first try goes on beside the second: whichever answers first is what the client gets.
             "hedge_policy": {"hedge_on_per_try_timeout": True},

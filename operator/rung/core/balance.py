@@ -42,9 +42,7 @@ def steady(snapshot: PoolSnapshot) -> PoolSnapshot:
         for server in sharing:
             part = sum(rates[server.name][second] for second in lately) / whole
             mine[server.name][task.name] = tuple(_usual(server.demand[task.name], total, part))
-    servers: tuple[ServerState, ...] = tuple(
-        replace(server, demand=mine[server.name]) for server in snapshot.servers
-    )
+    servers: tuple[ServerState, ...] = tuple(replace(server, demand=mine[server.name]) for server in snapshot.servers)
     return replace(snapshot, servers=servers)
 
 

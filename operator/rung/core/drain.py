@@ -39,9 +39,7 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
     server = by_name.get(name)
     if server is None:
         return Refusal(f"{name} is not seen")
-    demand = {
-        one.name: base.demands(snapshot, one, DEMAND_WINDOW_SECONDS) for one in snapshot.servers if one.ready
-    }
+    demand = {one.name: base.demands(snapshot, one, DEMAND_WINDOW_SECONDS) for one in snapshot.servers if one.ready}
     more: dict[str, float] = {}
     for task in base.tasks_of(snapshot, server):
         if task.name not in server.active:
@@ -61,9 +59,7 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
             more[one.name] = more.get(one.name, 0.0) + rate / len(free) * cost
     for other, cores in more.items():
         one = by_name[other]
-        used = sum(
-            (demand[other].get(task.name) or 0.0) * _cost(task, one) for task in base.tasks_of(snapshot, one)
-        )
+        used = sum((demand[other].get(task.name) or 0.0) * _cost(task, one) for task in base.tasks_of(snapshot, one))
         share = (used + cores) / usable_cores(one.capacity_cores)
         if share > MOST_UTILIZATION:
             return Refusal(f"{other} would come to {base.percent(share)} of its CPU")
@@ -79,4 +75,3 @@ def _cost(task: TaskState, server: ServerState) -> float:
     active = server.active.get(task.name)
     version: Version | None = next((each for each in task.versions if each.number == active), None)
     return cpu_seconds(version, server) if version is not None else 0.0
-

@@ -13,7 +13,9 @@ from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskS
 NOW = 1000.0
 CPU_SECONDS = {1: 0.01, 2: 0.04}
 DIGITS, PARITY = (
-    TaskState(name, tuple(Version(n, 0.5 + 0.1 * n, {"pi": Profile(1 / c, None, c)}) for n, c in CPU_SECONDS.items()), 0.4)
+    TaskState(
+        name, tuple(Version(n, 0.5 + 0.1 * n, {"pi": Profile(1 / c, None, c)}) for n, c in CPU_SECONDS.items()), 0.4
+    )
     for name in ("digits", "parity")
 )
 
