@@ -78,6 +78,9 @@ bench-reflex: setup setup-triton ## What the gate adds to a request, beside Envo
 bench-live: setup ## Policies in turn on a real Triton, with a real trace (root; 38 minutes; ARGS="--data FOLDER")
 	$(BIN)/python bench/bench_live.py $(ARGS)
 
+bench-fleet: setup ## Three servers behind the balancer, with a real trace (root; 40 minutes; ARGS="--data FOLDER")
+	$(BIN)/python bench/bench_fleet.py $(ARGS)
+
 # ---------------------------------------------------------------- experiments
 .PHONY: experiment
 experiment: setup ## Policies side by side in the simulator: NAME=colocation, or all; writes docs/experiments

@@ -6,10 +6,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -55,6 +55,11 @@ class Options:
     """Versions are measured for this service level."""
     reflex: bool = False
     """Whether a gate stands in front of the server, and the pool's reflex is on."""
+    values: tuple[str, ...] = ()
+    """More values for Helm, NAME=VALUE each."""
+    more_servers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Releases that bring more servers into the pool, with what is theirs alone of the values; RELEASE may be among
+    them."""
 
 
 @contextmanager
@@ -72,7 +77,7 @@ def environment(options: Options, stages: Stages) -> Iterator[Kubernetes]:
     try:
         with _ladders(options, stages) as ladders:
             kubernetes = _cluster(options, stages)
-            _install(kubernetes, stages, reflex=options.reflex)
+            _install(kubernetes, stages, options)
             _publish(kubernetes, ladders(), stages)
         _profile(kubernetes, stages, options)
         with stages.stage("Registering the versions and the tasks"):
@@ -208,7 +213,7 @@ def _rung_port(kubernetes: Kubernetes, *arguments: str) -> None:
 # ------------------------------------------------------------------------------------------------------------ install
 
 
-def _install(kubernetes: Kubernetes, stages: Stages, *, reflex: bool) -> None:
+def _install(kubernetes: Kubernetes, stages: Stages, options: Options) -> None:
     with stages.stage("Prometheus, S3 and Rung (helm install)"):
         # What an earlier run left would be mixed with this one's.
         _uninstall(kubernetes)
@@ -216,12 +221,23 @@ def _install(kubernetes: Kubernetes, stages: Stages, *, reflex: bool) -> None:
         kubernetes.apply(yaml.safe_dump({"apiVersion": "v1", "kind": "Namespace", "metadata": named}))
         kubernetes.apply(PROJECT / "examples/demo/s3.yaml")
         kubernetes.apply(PROJECT / "examples/demo/prometheus.yaml")
-        kubernetes.helm(
-            "upgrade", "--install", RELEASE, str(PROJECT / "charts/rung"),
-            "--values", str(PROJECT / "examples/demo/values.yaml"), "--set", f"reflex.enabled={str(reflex).lower()}",
-            "--wait", "--timeout", "150s",
-        )  # fmt: skip
+        install_release(kubernetes, RELEASE, options)
+        for name in options.more_servers:
+            if name != RELEASE:
+                install_release(kubernetes, name, options)
         kubernetes.kubectl("rollout", "status", "deployment/s3", "deployment/prometheus", "--timeout=60s")
+
+
+def install_release(kubernetes: Kubernetes, name: str, options: Options) -> None:
+    """Install or change one release and wait until it is ready. Raises DemoError."""
+    reflex = f"reflex.enabled={str(options.reflex).lower()}"
+    alone = () if name == RELEASE else ("operator.enabled=false", "pool.create=false", "balancer.enabled=false")
+    values = (reflex, *options.values, *options.more_servers.get(name, ()), *alone)
+    kubernetes.helm(
+        "upgrade", "--install", name, str(PROJECT / "charts/rung"),
+        "--values", str(PROJECT / "examples/demo/values.yaml"), *(f"--set={value}" for value in values),
+        "--wait", "--timeout", "150s",
+    )  # fmt: skip
 
 
 def _profile(kubernetes: Kubernetes, stages: Stages, options: Options) -> None:

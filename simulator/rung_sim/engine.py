@@ -42,7 +42,7 @@ class State(NamedTuple):
     arrival: Floats
     task: Ints
     pick: Floats
-    """Uniform in [0, 1): which server it goes to."""
+    """Uniform in [0, 1): which server it goes to; shape (requests, 2), the second for who looks at two."""
     latency: Floats
     """NaN until it is answered; infinite when it failed."""
     rung: Ints
@@ -97,6 +97,9 @@ class State(NamedTuple):
     """When the first of its jobs ends, as things are."""
     routes: Floats
     """(tasks, servers): cumulated shares of a task's requests."""
+    fewest: Ints
+    """One number: 1 where the balancer draws two servers and takes the one with fewer requests of the task (Mitzenmacher,
+    "The power of two choices", 2001; Envoy's LEAST_REQUEST); 0 where it takes the first."""
     # Scalars, as arrays of one.
     now: Floats
     cursor: Ints
@@ -216,15 +219,25 @@ def _answer(state: State, instance: int, time: float) -> None:
 
 
 @numba.njit(cache=True)
+def _drawn(state: State, task: int, pick: float) -> int:
+    server = 0
+    while server < state.cores.size - 1 and pick >= state.routes[task, server]:
+        server += 1
+    return server
+
+
+@numba.njit(cache=True)
 def _arrive(state: State, time: float) -> None:
     request = state.cursor[0]
     state.cursor[0] += 1
     task = state.task[request]
-    servers = state.cores.size
-    server = 0
-    while server < servers - 1 and state.pick[request] >= state.routes[task, server]:
-        server += 1
-    lane = server * (state.active.size // servers) + task
+    tasks = state.active.size // state.cores.size
+    server = _drawn(state, task, state.pick[request, 0])
+    if state.fewest[0]:
+        other = _drawn(state, task, state.pick[request, 1])
+        if state.pending[other * tasks + task] < state.pending[server * tasks + task]:
+            server = other
+    lane = server * tasks + task
     state.arrived[lane] += 1
     rung = state.active[lane]
     if rung == NOTHING or not state.up[server]:
@@ -390,7 +403,7 @@ def new_state(
     Args:
         arrival: seconds, ascending, shape (requests,).
         task: index of each request's task.
-        pick: uniform in [0, 1), by request.
+        pick: uniform in [0, 1), shape (requests, 2).
         routes: (tasks, servers), the share of each task's requests that goes to each server, cumulated.
         cores: by server.
         rungs: of the longest ladder.
@@ -416,5 +429,5 @@ def new_state(
         other_cores=other_cores, up=np.ones(servers, np.int64), virtual=np.zeros(servers), last=np.zeros(servers),
         used=np.zeros(servers), busy=zeros(servers), jobs=np.full((servers, tasks * (rungs + 1)), NOTHING, np.int64),
         next_end=np.full(servers, np.inf), routes=routes, now=np.zeros(1), cursor=zeros(1),
-        next_load=np.full(1, np.inf),
+        next_load=np.full(1, np.inf), fewest=zeros(1),
     )  # fmt: skip

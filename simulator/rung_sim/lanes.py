@@ -71,6 +71,13 @@ class Lane:
         """Tell whether the version that shall answer is being loaded."""
         return self.loading is not None and self.target is not None and self.loading == self.target.active
 
+    @property
+    def loads_calmly(self) -> bool:
+        """Tell whether it loads, and no step down that is in a hurry: as the operator judges before it drains."""
+        answering = self.active
+        wanted = self.target.active if self.target is not None else 0
+        return self.loading is not None and answering is not None and answering <= wanted
+
     def place(self, target: Target) -> None:
         """Have the target loaded, at once and for nothing: how a simulation begins."""
         self.target = target

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 from math import ceil
 
 import numpy as np
 
+from rung.core.balance import steady
 from rung.core.decide import Settings, decide
+from rung.core.drain import refusal
 from rung.core.plan import Memory, Plan, Reason
 from rung.core.policies.base import Policy
 from rung.core.snapshot import PoolSnapshot, ServerState
@@ -40,6 +43,14 @@ class Choosing:
     TRITON, REFLEX, SLACK_FIT = engine.TRITON, engine.REFLEX, engine.SLACK_FIT
 
 
+class Balancer(StrEnum):
+    """How requests are spread over servers."""
+
+    EVEN = "Even"  # by chance, as a Service does for clients that begin many connections
+    FEWEST = "Fewest"  # Rung's: to the server with fewer requests of the task under way, of two that are drawn
+    COORDINATED = "Coordinated"  # and none to a server that loads, where `rung.core.drain` finds room for them elsewhere
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a run has beside its world and its demand."""
@@ -56,8 +67,8 @@ class Options:
     choosing: int = Choosing.TRITON
     free_swaps: bool = False
     """Loads take neither time nor CPU: for bounds."""
-    drain: bool = False
-    """Where several servers serve a task, the one that loads its next version gets none of its requests meanwhile."""
+    balancer: Balancer = Balancer.EVEN
+    """What spreads the requests of a task that several servers serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +134,7 @@ class Simulation:
         history = ceil(policy.history_seconds) + MORE_HISTORY_SECONDS
         self._watched = {server.name: Watched(history) for server in world.servers}
         self._weights: dict[tuple[str, str], float] = {}
+        self._drained: set[str] = set()
         self._memory: Memory = {}
 
     def _begin(self, rates_rps: Mapping[str, Floats]) -> State:
@@ -134,13 +146,16 @@ class Simulation:
         arrival = np.concatenate(times)
         task = np.repeat(np.arange(len(times)), [each.size for each in times])
         order = np.argsort(arrival, kind="stable")
-        pick = np.random.default_rng([self.options.seed, len(times)]).random(arrival.size)
+        rng = np.random.default_rng([self.options.seed, len(times)])
+        pick = np.column_stack([rng.random(arrival.size), rng.random(arrival.size)])
         servers = self.world.servers
-        return engine.new_state(
+        state = engine.new_state(
             arrival[order], task[order], pick, np.zeros((len(times), len(servers))),
             np.array([server.cores for server in servers]), max(map(len, self._numbers)),
             np.array([server.other_cores for server in servers]),
         )  # fmt: skip
+        state.fewest[0] = self.options.balancer is not Balancer.EVEN
+        return state
 
     def _lane(self, place: int, server: SimulatedServer, number: int, task: SimulatedTask, turns: Turns) -> Lane:
         lane = place * len(self.world.tasks) + number
@@ -180,6 +195,8 @@ class Simulation:
                 taken += time.perf_counter() - began
                 decisions += 1
                 steps += self._apply(plan, second)
+                if self.options.balancer is Balancer.COORDINATED:
+                    self._drain(snapshot)
             for place, server in enumerate(self.world.servers):
                 for number, name in enumerate(self._names):
                     answering = self._lanes[server.name, name].active
@@ -253,8 +270,8 @@ class Simulation:
     def _route(self, second: int) -> None:
         """Tell the balancer where each task's requests go: evenly, by weights where the plan has some.
 
-        A server that has just gone still gets its part; one that answers nothing for the task, or loads its next
-        version and is drained for that, does not, unless no other serves the task.
+        A server that has just gone still gets its part; one that answers nothing for the task, or is drained, does not,
+        unless no other serves the task.
         """
         for number, task in enumerate(self.world.tasks):
             name = task.state.name
@@ -265,13 +282,22 @@ class Simulation:
                 lane = self._lanes[server.name, name]
                 seen_gone = self._gone(server, second) and self._gone(server, second - NOTICE_SECONDS)
                 answers = lane.active is not None or (self._gone(server, second) and not seen_gone)
-                drained = self.options.drain and lane.swaps_cold
-                shares[place] = self._weights.get((server.name, name), 1.0) * (answers and not drained)
+                shares[place] = self._weights.get((server.name, name), 1.0) * (
+                    answers and server.name not in self._drained
+                )
             if not shares.any():
                 shares = np.array(
                     [task.state.servers is None or s.name in task.state.servers for s in self.world.servers], float
                 )
             self._state.routes[number] = np.cumsum(shares) / max(shares.sum(), 1e-12)
+
+    def _drain(self, snapshot: PoolSnapshot) -> None:
+        """Take the servers out of the balancing that load and may be drained; have those back that are done."""
+        for server in self.world.servers:
+            if not any(self._lanes[server.name, name].loads_calmly for name in self._names):
+                self._drained.discard(server.name)
+            elif server.name not in self._drained and refusal(snapshot, server.name, self._drained) is None:
+                self._drained.add(server.name)
 
     def _apply(self, plan: Plan, second: int) -> list[Step]:
         steps = []
@@ -304,11 +330,12 @@ class Simulation:
         )
 
     def _snapshot(self, second: int) -> PoolSnapshot:
-        return PoolSnapshot(
+        snapshot = PoolSnapshot(
             time_seconds=EPOCH_SECONDS + second,
             servers=tuple(self._server(server, second) for server in self.world.servers),
             tasks=tuple(task.state for task in self.world.tasks),
         )
+        return snapshot if self.options.balancer is Balancer.EVEN else replace(steady(snapshot), balanced=True)
 
     def _server(self, server: SimulatedServer, second: int) -> ServerState:
         newest = second - self.options.signals_late_seconds

@@ -24,6 +24,7 @@ from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
 from rung.adapters.event_series import EventSeries, shortened
 from rung.adapters.jobs import Jobs
 from rung.adapters.kubernetes_calls import Conflict, KubernetesError, NotFound, Refused, Unavailable, answered, send
+from rung.adapters.pods import Pods
 from rung.api import GROUP, VERSION, InferenceTask, InvalidObject, ModelVersion, ServingPool
 from rung.api.base import API_VERSION, Resource
 from rung.api.parse import KINDS, parse
@@ -90,6 +91,8 @@ class Cluster:
         """The namespace that the kubeconfig's context names."""
         self.jobs = Jobs(client, deadline_seconds)
         """Jobs and what belongs to them."""
+        self.pods = Pods(client, deadline_seconds)
+        """The readiness of servers."""
         self._api = CustomObjectsApi(client)
         self._deadline_seconds = deadline_seconds
         self._instance = socket.gethostname()[:128] or "rung"

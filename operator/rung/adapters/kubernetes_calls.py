@@ -34,14 +34,15 @@ class Refused(KubernetesError):  # noqa: N818
 
 
 async def send(
-    client: Any, method: str, path: str, query: Mapping[str, object], body: object = None, accept: str = JSON
-) -> object:
+    client: Any, method: str, path: str, query: Mapping[str, object], body: object = None, accept: str = JSON,
+    content_type: str = JSON,
+) -> object:  # fmt: skip
     """Send what the client has no function for, or whose models would drop what is newer than they are: plain JSON."""
     request = await client.param_serialize(
         method=method,
         resource_path=path,
         query_params=[(name, value) for name, value in query.items() if value],
-        header_params={"Accept": accept, "Content-Type": JSON},
+        header_params={"Accept": accept, "Content-Type": content_type},
         body=body,
         auth_settings=["BearerToken"],
     )

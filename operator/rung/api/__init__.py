@@ -17,8 +17,8 @@ from rung.api.policy import (
     StepwiseParameters,
 )
 from rung.api.pool import (
-    DrainMode,
     CpuSource,
+    DrainMode,
     FallbackBehavior,
     PoolMode,
     PoolServerPhase,
@@ -65,7 +65,6 @@ from rung.api.version import (
 )
 
 __all__ = [
-    "DrainMode",
     "API_VERSION",
     "GROUP",
     "VERSION",
@@ -79,6 +78,7 @@ __all__ = [
     "CpuSource",
     "Decision",
     "DemandSource",
+    "DrainMode",
     "Duration",
     "FallbackBehavior",
     "ForecasterName",

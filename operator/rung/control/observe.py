@@ -18,6 +18,7 @@ from rung.api.task import DemandSource
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
 from rung.control.view import ClusterView, ServerPod, matches
+from rung.core.classes import with_assumed_profiles
 from rung.core.signals import (
     LONGEST_GAP_SECONDS,
     RawSeries,
@@ -75,21 +76,34 @@ class CoreVersions:
     """Versions as policies read them, made again only where a task's ModelVersions changed."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[tuple[ModelVersion, ...], tuple[Version, ...]]] = {}
+        self._made: dict[str, tuple[tuple[ModelVersion, ...], Mapping[str, float], tuple[Version, ...]]] = {}
 
-    def of(self, task: str, versions: tuple[ModelVersion, ...]) -> tuple[Version, ...]:
-        """Return the versions of a task."""
-        made = self._made.get(task)
+    def of(
+        self, task: str, versions: tuple[ModelVersion, ...], classes: Mapping[str, float] | None = None
+    ) -> tuple[Version, ...]:
+        """Return the versions of a task, with profiles for these hardware classes (the cores of a server of each)."""
+        made, classes = self._made.get(task), classes or {}
         # The same objects as before are equal at a glance.
-        if made is None or made[0] != versions:
-            made = (versions, tuple(core_version(version) for version in versions))
+        if made is None or made[0] != versions or made[1] != classes:
+            measured = tuple(core_version(version) for version in versions)
+            made = (versions, classes, with_assumed_profiles(measured, classes))
             self._made[task] = made
-        return made[1]
+        return made[2]
 
     def keep(self, tasks: Collection[str]) -> None:
         """Forget the other tasks."""
         for name in self._made.keys() - set(tasks):
             del self._made[name]
+
+
+def hardware_classes(view: ClusterView, pool: ServingPool, workers: Mapping[str, ServerWorker]) -> dict[str, float]:
+    """Return the hardware classes of a pool's servers, with the cores of the smallest server of each."""
+    found: dict[str, float] = {}
+    for worker in workers.values():
+        name = view.hardware_class(worker.pod, pool.spec.hardware_class_label)
+        cores = view.capacity_cores(worker.pod) or 0.0
+        found[name] = min(cores, found.get(name, cores))
+    return found
 
 
 def core_task(task: InferenceTask, versions: tuple[Version, ...], pods: Iterable[ServerPod]) -> TaskState:

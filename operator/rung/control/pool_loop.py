@@ -6,10 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rung.adapters.agent import Reflex, ReflexTask
+from rung.adapters.pods import Pods
 from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.api import DrainMode, PoolMode, ReflexMode, ServingPool
 from rung.control.balancing import Balancing
@@ -22,6 +23,7 @@ from rung.control.observe import (
     build_snapshot,
     demand_problem,
     failing_versions,
+    hardware_classes,
     metrics_problem,
     read_signals,
     registered_sha256,
@@ -70,6 +72,7 @@ class PoolLoop:
         publisher: Publisher,
         metrics: Metrics,
         *,
+        pods: Pods | None = None,
         xds: XdsServer | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -79,7 +82,7 @@ class PoolLoop:
         self.interval_seconds = 1.0
         self.workers: dict[str, ServerWorker] = {}
         self._worker_keys: dict[str, ServerKey] = {}
-        self._balancing = Balancing(xds, self.label) if xds is not None else None
+        self._balancing = Balancing(self.label, pods, xds)
         self._view = view
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -122,6 +125,7 @@ class PoolLoop:
         workers = self.workers.values()
         await asyncio.gather(*(worker.stop(PATIENCE_SECONDS) for worker in workers), return_exceptions=True)
         self.workers.clear()
+        await self._balancing.close()
         if self._reader is not None:
             await self._reader.close()
             self._reader = None
@@ -136,13 +140,14 @@ class PoolLoop:
         signals = await self._signals(pool, history_seconds(policy))
         tasks, rivals = without_rivals(self._view.tasks_of(pool))
         registered = {task.name: self._view.versions_of(task) for task in tasks}
-        versions = {name: self._core_versions.of(name, found) for name, found in registered.items()}
+        classes = hardware_classes(self._view, pool, self.workers)
+        versions = {name: self._core_versions.of(name, found, classes) for name, found in registered.items()}
         self._core_versions.keep(versions)
         sha256 = {name: registered_sha256(found) for name, found in registered.items()}
         now_seconds = self._wall_clock()
         snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256)
-        if self._balancing is not None and self._balancing.is_there:
-            snapshot = steady(snapshot)
+        if self._balancing.has_balancer:
+            snapshot = replace(steady(snapshot), balanced=True)
         if self._memory is None:
             self._memory = pool.status.policy_memory or {}
         plan, self._memory = decide(policy, snapshot, self._memory, decide_settings(pool.spec))
@@ -170,8 +175,7 @@ class PoolLoop:
             rivals=rivals,
         )
         self._act(seen, sha256)
-        if self._balancing is not None:
-            await self._balancing.update(seen)
+        await self._balancing.update(seen)
         raw, since = signals.raw, now_seconds - pool.spec.metrics.max_age.seconds
         for name, worker in self.workers.items():
             # Also without fresh signals: what failed when they were last there is not known to fail now.

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from rung.api import Condition, Cpu, Decision, PoolServerPhase, PoolServerStatus, ServingPoolStatus, with_conditions
 from rung.control.statuses import LONGEST_MESSAGE, Pass
+from rung.core.classes import CAUTION
 from rung.core.plan import ServerPlan
 from rung.core.policies.base import serves
-from rung.core.snapshot import ServerState, TaskState
+from rung.core.snapshot import ServerState, TaskState, Version
 
 
 def pool_status(seen: Pass, before: ServingPoolStatus, changed: Decision | None) -> ServingPoolStatus:
@@ -115,20 +116,28 @@ def _capacity(seen: Pass) -> tuple[bool, str, str]:
         {
             s.hardware_class
             for s in servers
-            if any(t.versions and not any(s.hardware_class in v.profiles for v in t.versions) for t in tasks)
+            if any(t.versions and not any(_measured(v, s.hardware_class) for v in t.versions) for t in tasks)
         }
     ):
-        return False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}"
+        profiles = (v.profiles.get(name) for t in tasks for v in t.versions for name in unprofiled)
+        others = ", ".join(sorted({p.assumed_from for p in profiles if p is not None and p.assumed_from is not None}))
+        instead = f"; until then inferences are taken to cost {CAUTION:g} times what they do on {others}" if others else ""
+        return False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}{instead}"
     if others := [said for server in servers if (said := _other_cpu(server, tasks))]:
         advice = "profile the versions again there, or give servers of another CPU a hardware class of their own"
         return False, "ProfiledForOtherCpu", f"{advice}: {'; '.join(others)}"
     return True, "Profiled", ""
 
 
+def _measured(version: Version, hardware_class: str) -> bool:
+    profile = version.profiles.get(hardware_class)
+    return profile is not None and profile.assumed_from is None
+
+
 def _other_cpu(server: ServerState, tasks: Iterable[TaskState]) -> str:
     """Say for which other CPU the versions of a server were profiled; empty when there is none."""
     profiles = (v.profiles.get(server.hardware_class) for t in tasks if serves(t, server) for v in t.versions)
-    profiled = {profile.cpu_cores for profile in profiles if profile and profile.cpu_cores is not None}
+    profiled = {p.cpu_cores for p in profiles if p and p.assumed_from is None and p.cpu_cores is not None}
     others = " and ".join(Cpu.from_cores(cores) for cores in sorted(profiled - {server.capacity_cores}))
     own, name = Cpu.from_cores(server.capacity_cores), server.hardware_class
     return f"{server.name} has {own}, the profiles of its class {name} hold for {others}" if others else ""

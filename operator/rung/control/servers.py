@@ -270,10 +270,11 @@ class ServerWorker:
         async with self._turns.turn(self, model) as mine, AsyncExitStack() as stack:
             # A step down that has to be loaded is in a hurry.
             answering = max(self.observation.loaded.get(model, frozenset()), default=0)
-            if mine and self.balancing is not None and 0 < answering <= want.target.active:
-                why = await stack.enter_async_context(self.balancing.aside(self.pod.name))
+            balancing, name = self.balancing, self.pod.name
+            if mine and balancing is not None and balancing.spreads(name) and 0 < answering <= want.target.active:
+                why = await stack.enter_async_context(balancing.aside(name))
                 if why:
-                    logger.info("%s loads %s with requests beside it: %s", self.pod.name, model, why)
+                    logger.info("%s loads %s with requests beside it: %s", name, model, why)
             yield mine and self._wanted.get(model) == want
 
     def _config(self, model: str) -> str | None:

@@ -18,7 +18,8 @@ def version_status(
     state = seen.state(task)
     servers = seen.servers_of(state)
     mine = next(v for v in state.versions if v.number == version.spec.version)
-    classes = sorted({server.hardware_class for server in servers} & set(mine.profiles))
+    measured = {name for name, profile in mine.profiles.items() if profile.assumed_from is None}
+    classes = sorted({server.hardware_class for server in servers} & measured)
     on = tuple(c for c in classes if mine in seen.ladder(state, c))
     beaten = next(
         (d for c in classes if c not in on and (d := dominated_by(mine, state.versions, c, seen.metric))), None

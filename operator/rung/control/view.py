@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
+from rung.adapters.pods import SERVING
 from rung.api import Cpu, InferenceTask, Memory, ModelVersion, PortingJob, ServingPool
 
 POOL_LABEL = "rung.dev/pool"
@@ -42,6 +43,12 @@ class ServerPod:
     client_grpc_port: int = DEFAULT_GRPC_PORT
     """Where clients are to ask: at the gate, if there is one."""
     client_http_port: int = DEFAULT_HTTP_PORT
+    gated: bool = False
+    """Whether its readiness waits for Rung's word, `rung.dev/serving`."""
+    serving: bool | None = None
+    """What that word is at present; None: it was never said."""
+    pod_ready: bool = False
+    """Whether the pod as a whole is ready, so that Services lead to it."""
 
     @property
     def triton_address(self) -> str | None:
@@ -127,6 +134,9 @@ def read_pod(raw: Mapping[str, Any]) -> ServerPod:
         agent_port=_port(containers, "agent", DEFAULT_AGENT_PORT),
         client_grpc_port=_port(containers, "gate-grpc", grpc_port),
         client_http_port=_port(containers, "gate-http", http_port),
+        gated=any(gate.get("conditionType") == SERVING for gate in spec.get("readinessGates") or ()),
+        serving=conditions.get(SERVING),
+        pod_ready=bool(conditions.get("Ready")),
     )
 
 

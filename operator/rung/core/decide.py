@@ -82,13 +82,13 @@ def decide(policy: Policy, snapshot: PoolSnapshot, memory: object, settings: Set
     remembered, notes = memories.read(memory, now)
     tasks = tuple({task.name: _in_mode(task, settings) for task in snapshot.tasks}.values())
     by_name = {server.name: server for server in snapshot.servers}
-    in_modes = PoolSnapshot(now, tuple(by_name.values()), tasks)
+    in_modes = replace(snapshot, servers=tuple(by_name.values()), tasks=tasks)
     prepared = {
         name: _prepare(server, in_modes, policy, remembered.servers.get(name, ServerMemory()), settings)
         for name, server in by_name.items()
         if server.ready
     }
-    seen = PoolSnapshot(now, tuple(one.state for one in prepared.values()), tasks)
+    seen = replace(in_modes, servers=tuple(one.state for one in prepared.values()))
     policy_memory = remembered.policy if remembered.policy_name == policy.name else {}
     plan, policy_memory = policy.decide(seen, policy_memory)
     raw_plans = {server_plan.server: server_plan for server_plan in plan.servers}
@@ -144,6 +144,11 @@ def _prepare(
         server,
         utilization=server.utilization if fresh else (),
         demand=_fresh(server.demand, now, settings) if fresh else {},
+        observed_demand=None
+        if server.observed_demand is None
+        else _fresh(server.observed_demand, now, settings)
+        if fresh
+        else {},
         pending=_fresh(server.pending, now, settings) if fresh else {},
         late=_fresh(server.late, now, settings) if fresh else {},
         ladders={name: one.ladder for name, one in allowed.items()},

@@ -1,22 +1,26 @@
-"""Whether a server may be drained: taken out of the balancing while it loads, so that no request meets the load.
+"""Whether a server is drained: taken out of the balancing while it loads, so that no request meets the load.
 
-A load takes CPU, and makes the requests late that come meanwhile. Where other servers can answer them, none comes. The
-requests that a drained server does not get go to the others, and that is known before it happens: a server is drained
-only if what the others have then still leaves them room.
+A load takes CPU, and makes requests late that come meanwhile. Where other servers answer them in time, none should
+come. But the others then have more to do, and that is known before it happens: a server is drained only if fewer
+answers are expected late so than with the load beside them, and if the others have room at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from math import fsum
 
+from rung.core import tail
 from rung.core.policies import base
 from rung.core.policies.lane import cpu_seconds, usable_cores
 from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
 
 DEMAND_WINDOW_SECONDS = 10.0
-MOST_UTILIZATION = 0.8
+MOST_UTILIZATION = 0.95
 """Of a server that takes over requests, by the demand of the last ten seconds and the versions that answer now."""
+LOAD_CORES = 0.5
+"""What a load leaves a busy instance on a server of one core: each gets half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +43,13 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
     server = by_name.get(name)
     if server is None:
         return Refusal(f"{name} is not seen")
-    demand = {one.name: base.demands(snapshot, one, DEMAND_WINDOW_SECONDS) for one in snapshot.servers if one.ready}
-    more: dict[str, float] = {}
-    for task in base.tasks_of(snapshot, server):
-        if task.name not in server.active:
-            continue
-        rate = demand.get(name, {}).get(task.name)
-        if rate is None:
-            return Refusal(f"the demand of {task.name} is not known")
-        others = [one for one in by_name.values() if one.name != name and _answers(one, task)]
+    rates = {one.name: _known(snapshot, one) for one in snapshot.servers if one.ready}
+    unknown = [task.name for task in _answered(snapshot, server) if task.name not in rates.get(name, {})]
+    if unknown:
+        return Refusal(f"the demand of {', '.join(unknown)} is not known")
+    more: dict[str, dict[str, float]] = {}
+    for task in _answered(snapshot, server):
+        others = [one for one in by_name.values() if one.name != name and one.ready and task in _answered(snapshot, one)]
         free = [one for one in others if one.name not in drained]
         if not others:
             return Refusal(f"no other server answers {task.name}")
@@ -55,19 +57,48 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
             taken = ", ".join(sorted(one.name for one in others if one.name in drained))
             return Refusal(f"{taken}, which also has {task.name}, is drained", passes=True)
         for one in free:
-            cost = _cost(task, one)
-            more[one.name] = more.get(one.name, 0.0) + rate / len(free) * cost
-    for other, cores in more.items():
+            more.setdefault(one.name, {})[task.name] = rates[name][task.name] / len(free)
+    late_away = 0.0
+    for other, taken_over in more.items():
         one = by_name[other]
-        used = sum((demand[other].get(task.name) or 0.0) * _cost(task, one) for task in base.tasks_of(snapshot, one))
-        share = (used + cores) / usable_cores(one.capacity_cores)
+        tasks = rates[other].keys() | taken_over.keys()
+        after = {task: rates[other].get(task, 0.0) + taken_over.get(task, 0.0) for task in tasks}
+        share = _used(snapshot, one, after) / usable_cores(one.capacity_cores)
         if share > MOST_UTILIZATION:
             return Refusal(f"{other} would come to {base.percent(share)} of its CPU")
+        late_away += _late_rps(snapshot, one, after) - _late_rps(snapshot, one, rates[other])
+    load = LOAD_CORES * min(1.0, usable_cores(server.capacity_cores))
+    late_beside = _late_rps(snapshot, server, rates.get(name, {}), load)
+    if late_away > late_beside:
+        return Refusal("the others would have more late answers than a load beside them makes here")
     return None
 
 
-def _answers(server: ServerState, task: TaskState) -> bool:
-    return server.ready and base.serves(task, server) and task.name in server.active
+def _answered(snapshot: PoolSnapshot, server: ServerState) -> list[TaskState]:
+    return [task for task in base.tasks_of(snapshot, server) if task.name in server.active]
+
+
+def _known(snapshot: PoolSnapshot, server: ServerState) -> dict[str, float]:
+    demands = base.demands(snapshot, server, DEMAND_WINDOW_SECONDS)
+    return {task: rate for task, rate in demands.items() if rate is not None}
+
+
+def _used(snapshot: PoolSnapshot, server: ServerState, rates_rps: Mapping[str, float]) -> float:
+    """Return the cores that a server uses at a demand."""
+    return fsum(rates_rps.get(task.name, 0.0) * _cost(task, server) for task in _answered(snapshot, server))
+
+
+def _late_rps(
+    snapshot: PoolSnapshot, server: ServerState, rates_rps: Mapping[str, float], load_cores: float = 0.0
+) -> float:
+    """Return the late answers a second that theory expects of a server, with a load beside them."""
+    cores, used = usable_cores(server.capacity_cores), _used(snapshot, server, rates_rps)
+    late = 0.0
+    for task in _answered(snapshot, server):
+        rate, cost = rates_rps.get(task.name, 0.0), _cost(task, server)
+        others = used - rate * cost + load_cores
+        late += rate * tail.late_share(rate, cost, others, cores, task.slo_latency_seconds)
+    return late
 
 
 def _cost(task: TaskState, server: ServerState) -> float:

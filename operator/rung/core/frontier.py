@@ -8,8 +8,8 @@ Rules where the definition alone leaves a choice:
 
 - Of two versions with the same accuracy and the same cost, the higher number (the later generation) stays.
 - A version without a usable profile for the class can't be compared, so it is on the frontier only when *no* version of
-  the task has one: then the ladder is the single most accurate version. A task that was never profiled on a class is
-  thus served, as well as it can be, and never stepped.
+  the task has one: then the ladder is the single most accurate version. A task that was never profiled anywhere is thus
+  served, as well as it can be, and never stepped. (Of a class that was not, `core.classes` takes the nearest one's.)
 - A version whose accuracy is not a number from 0 to 1 is ignored.
 """
 

@@ -42,6 +42,8 @@ class Profile:
     """What the server that was measured could use; None when nobody noted it."""
     co_location_factor: float | None = None
     """How many times the CPU an inference costs beside another task; None when nobody measured it."""
+    assumed_from: str | None = None
+    """The hardware class from which this was taken, as nobody measured this one; None: it was measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,9 @@ class ServerState:
     utilization: tuple[Sample, ...] = ()
     """CPU utilisation, one sample a second, oldest first."""
     demand: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
-    """By task: arrivals per second at this server, oldest first."""
+    """By task: arrivals per second at this server, oldest first; where a balancer spreads them, its usual part."""
+    observed_demand: Mapping[str, tuple[Sample, ...]] | None = None
+    """By task: what came, where `demand` is something else (`rung.core.balance.steady`)."""
     pending: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
     """By task: requests that waited for their turn at a moment, oldest first."""
     late: Mapping[str, tuple[Sample, ...]] = field(default_factory=dict)
@@ -118,6 +122,8 @@ class PoolSnapshot:
     time_seconds: float
     servers: tuple[ServerState, ...]
     tasks: tuple[TaskState, ...]
+    balanced: bool = False
+    """Whether a balancer spreads the requests as the plan's weights say."""
 
     @cached_property
     def tasks_by_server(self) -> Mapping[str, tuple[TaskState, ...]]:

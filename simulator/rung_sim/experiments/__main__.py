@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from rung_sim.experiments.colocation import ablations, distributed, one_server, reflex, whole_day
+from rung_sim.experiments.colocation import ablations, one_server, reflex, whole_day
 from rung_sim.experiments.cores import infadapter
+from rung_sim.experiments.distributed import distributed
 from rung_sim.experiments.disturbed import wrong_profiles
 from rung_sim.experiments.page import Page
 from rung_sim.experiments.setting import SEEDS, NoDataError

@@ -1,4 +1,4 @@
-"""Experiments 1, 2, 4, 6 and 7: the three tasks of the thesis under every policy."""
+"""Experiments 1, 4, 6 and 7: the three tasks of the thesis under every policy."""
 
 from __future__ import annotations
 
@@ -19,22 +19,33 @@ from rung_sim.experiments.page import Page, accuracy_of, late_of, points, summar
 from rung_sim.experiments.setting import Entry, Job
 from rung_sim.outcome import Outcome
 from rung_sim.simulation import Options
-from rung_sim.world import SimulatedServer, World
+from rung_sim.world import World
 
 Say = Callable[[str], None]
-THREE_SERVERS = tuple(SimulatedServer(f"edge-{place}", 1.0) for place in range(3))
-TWO_EACH = {"ants": ("edge-0", "edge-1"), "cifar10": ("edge-1", "edge-2"), "cifar100": ("edge-2", "edge-0")}
 RELAXED = Frontier(FrontierParameters(late_share=0.5, strictness=1.0))
 """Where the reflex is, Frontier plans as if half of the answers might be late. This is that plan without a reflex."""
 CAREFUL = Frontier(FrontierParameters(reflex_late_share=0.001))
 """And this the plan of who has no reflex, with one."""
 
 
-def _run(
+def run_all(
     entries: Sequence[Entry], data: Path, seeds: Sequence[int], say: Say, *, world: World | None = None,
     scale: float = 1.0, more: Options | None = None,
 ) -> list[list[Outcome]]:  # fmt: skip
-    """Return the outcomes of each entry, one for each seed; every entry gets the same demand."""
+    """Return the outcomes of each entry, one for each seed; every entry gets the same demand.
+
+    Args:
+        entries: who is compared.
+        data: folder of the traces.
+        seeds: of the runs.
+        say: is told how far it is.
+        world: one server with the three tasks unless given.
+        scale: of the demand.
+        more: whose cost factor and faults count for all.
+
+    Raises:
+        NoDataError: without the traces.
+    """
     day = setting.trace(setting.need(data, setting.TWITTER_DAY))
     world = world or setting.three_tasks()
     jobs = []
@@ -42,7 +53,7 @@ def _run(
         for seed in seeds:
             options = replace(entry.options, seed=seed, warm_up_seconds=setting.WARM_UP_SECONDS)
             if more is not None:
-                options = replace(options, cost_factor=more.cost_factor, faults=more.faults, drain=more.drain)
+                options = replace(options, cost_factor=more.cost_factor, faults=more.faults)
             jobs.append(Job(entry, world, setting.thesis_demand(day, seed, scale=scale), options))
     found = setting.outcomes(jobs, say)
     return [found[place * len(seeds) : (place + 1) * len(seeds)] for place in range(len(entries))]
@@ -54,16 +65,16 @@ def _reflex_entries() -> list[Entry]:
     return [setting.with_reflex(stepwise, 2), setting.with_reflex(frontier, 2)]
 
 
-def _find(entries: Sequence[Entry], label: str) -> int:
+def find(entries: Sequence[Entry], label: str) -> int:
     return next(n for n, e in enumerate(entries) if e.label == label)
 
 
-def _against_stepwise(entries: Sequence[Entry], found: Sequence[Sequence[Outcome]]) -> list[str]:
-    stepwise = found[_find(entries, "Stepwise")]
+def against_stepwise(entries: Sequence[Entry], found: Sequence[Sequence[Outcome]]) -> list[str]:
+    stepwise = found[find(entries, "Stepwise")]
     lines = []
     for label in ("Frontier", "Frontier+reflex"):
         try:
-            mine = found[_find(entries, label)]
+            mine = found[find(entries, label)]
         except StopIteration:
             continue
         fewer = late_of(stepwise) / max(late_of(mine), 1e-12)
@@ -79,8 +90,8 @@ def _against_stepwise(entries: Sequence[Entry], found: Sequence[Sequence[Outcome
 def one_server(data: Path, seeds: Sequence[int], say: Say) -> Page:
     """Experiment 1."""
     entries = [*setting.entries(), *_reflex_entries()]
-    found = _run(entries, data, seeds, say)
-    by_task = found[_find(entries, "Stepwise")]
+    found = run_all(entries, data, seeds, say)
+    by_task = found[find(entries, "Stepwise")]
     tasks = ", ".join(
         f"{name} {np.mean([each.normalized_accuracy_by_task[name] for each in by_task]):.2%}" for name in setting.TASKS
     )
@@ -96,36 +107,13 @@ def one_server(data: Path, seeds: Sequence[int], say: Say) -> Page:
         tables=[summary(entries, found)],
         figures={"colocation": figures.scatter(points(entries, found), "One server, three tasks")},
         findings=[
-            *_against_stepwise(entries, found),
+            *against_stepwise(entries, found),
             f"Stepwise by task: {tasks}. The thesis measured 0.66 % late at 57.5 % CPU with 85.96, 78.91 and 67.56 % "
             "on its own networks and ten minutes of demand.",
             "The Oracle knows the rate of every second and swaps for free, but not when the requests of a second come; "
             "SlackFit has every version loaded at no cost.",
         ],
     )
-
-
-def distributed(data: Path, seeds: Sequence[int], say: Say) -> Page:
-    """Experiment 2."""
-    world = setting.three_tasks(THREE_SERVERS, TWO_EACH)
-    chosen = [e for e in setting.entries() if e.label not in ("SlackFit", "Oracle")]
-    chosen = [e for n, e in enumerate(chosen) if n == _find(chosen, e.label) or e.label == "Frontier"]
-    tables, drawn, lines = [], {}, []
-    for words, scale in (("low load (as on one server)", 1.0), ("high load (three times as much)", 3.0)):
-        found = _run(chosen, data, seeds, say, world=world, scale=scale)
-        tables.append(summary(chosen, found, f"**{words[0].upper()}{words[1:]}**"))
-        drawn[f"distributed-{scale:.0f}"] = figures.scatter(points(chosen, found), f"Three servers, {words}")
-        lines += [f"{words}: {line}" for line in _against_stepwise(chosen, found)]
-    return Page(
-        title="Distributed: three servers behind a balancer",
-        question=(
-            "The thesis' research question 3 (section 5.5): three servers of one core, each task on two of them, "
-            "requests spread evenly (InfAdapter: by its weights). One server at a time loads a version of a task. The "
-            "thesis measured 0.72 % late with Stepwise."
-        ),
-        command="make experiment NAME=distributed",
-        tables=tables, figures=drawn, findings=lines,
-    )  # fmt: skip
 
 
 def whole_day(data: Path, seeds: Sequence[int], say: Say) -> Page:
@@ -138,7 +126,7 @@ def whole_day(data: Path, seeds: Sequence[int], say: Say) -> Page:
         for place, task in enumerate(setting.TASKS)
     }
     first = setting.entries()
-    chosen = [e for n, e in enumerate(first) if n == _find(first, e.label) and e.label not in ("SlackFit", "Oracle")]
+    chosen = [e for n, e in enumerate(first) if n == find(first, e.label) and e.label not in ("SlackFit", "Oracle")]
     jobs = [Job(entry, world, rates, replace(entry.options, seed=seeds[0], warm_up_seconds=60)) for entry in chosen]
     found = [[each] for each in setting.outcomes(jobs, say)]
     return Page(
@@ -150,7 +138,7 @@ def whole_day(data: Path, seeds: Sequence[int], say: Say) -> Page:
         command="make experiment NAME=day",
         tables=[summary(chosen, found)],
         figures={"day": figures.scatter(points(chosen, found), "One day, three tasks, one server")},
-        findings=_against_stepwise(chosen, found),
+        findings=against_stepwise(chosen, found),
     )
 
 
@@ -158,7 +146,7 @@ def reflex(data: Path, seeds: Sequence[int], say: Say) -> Page:
     """Experiment 6."""
     first = setting.entries()
     plain = [
-        first[_find(first, label)]
+        first[find(first, label)]
         for label in ("Best", "Cheapest", "ModelSwitching", "Stepwise", "Proteus", "Frontier")
     ]
     below = (1, 2, ALL_RUNGS)
@@ -168,7 +156,7 @@ def reflex(data: Path, seeds: Sequence[int], say: Say) -> Page:
     entries.append(setting.fixed("Frontier, relaxed", "50 % late", RELAXED))
     careful = setting.fixed("Frontier, careful", "0.1 % late", CAREFUL)
     entries += [setting.with_reflex(careful, standby) for standby in below]
-    found = _run(entries, data, seeds, say)
+    found = run_all(entries, data, seeds, say)
     return Page(
         title="Reflex: choosing for each request below the allocation",
         question=(
@@ -211,7 +199,7 @@ def ablations(data: Path, seeds: Sequence[int], say: Say) -> Page:
     ]
     tables = []
     for words, factor in (("Profiles are right", 1.0), ("Inferences cost 1.5 times what the profiles say", 1.5)):
-        found = _run(entries, data, seeds, say, more=Options(cost_factor=factor))
+        found = run_all(entries, data, seeds, say, more=Options(cost_factor=factor))
         tables.append(summary(entries, found, f"**{words}**"))
     return Page(
         title="Ablations of Frontier",

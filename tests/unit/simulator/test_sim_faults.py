@@ -12,11 +12,11 @@ from rung.core.policies.frontier import Frontier
 from rung.core.policies.infadapter import InfAdapter, InfAdapterParameters
 from rung.core.policies.static import Static, StaticChoice
 from rung_sim import demand
-from rung_sim.experiments.colocation import THREE_SERVERS, TWO_EACH
+from rung_sim.experiments.distributed import THREE_SERVERS, TWO_EACH
 from rung_sim.experiments.setting import three_tasks
 from rung_sim.faults import Fault, FaultKind
 from rung_sim.outcome import outcome_of
-from rung_sim.simulation import NOTICE_SECONDS, Options, Run, Simulation
+from rung_sim.simulation import NOTICE_SECONDS, Balancer, Options, Run, Simulation
 
 SECONDS = 120
 RATES = {"ants": 6.0, "cifar10": 4.0, "cifar100": 3.0}
@@ -67,7 +67,7 @@ def test_the_balancer_follows_weights_and_spares_who_drains() -> None:
     policy = InfAdapter(InfAdapterParameters(weighted=True, first_after_seconds=20.0))
     weighted = run(servers=3, policy=policy)
     assert outcome_of(weighted).failed == 0
-    drained = run(servers=3, policy=Frontier(), drain=True)
+    drained = run(servers=3, policy=Frontier(), balancer=Balancer.COORDINATED)
     assert outcome_of(drained).failed == 0
 
 

@@ -1,6 +1,7 @@
 """Frontier: the most accuracy that keeps answers in time, each second anew, with the profile corrected as it goes.
 
-What it does, for each server by itself:
+What it does, for each server by itself (where a balancer follows, `core.policies.shares` says which part of the requests
+it gets):
 
 - *Cost.* A version's CPU time is what its profile says times a factor that is learned: what the server used by what
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a
@@ -30,12 +31,15 @@ import numpy as np
 
 from rung.core import tail
 from rung.core.allocation import TOLERANCE, Choice, best_allocation
+from rung.core.balance import steady
 from rung.core.forecast import Trend
 from rung.core.frontier import Metric
 from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
 from rung.core.policies.lane import Lane
+from rung.core.policies.shares import Shares, next_shares
+from rung.core.policies.shares import plain as plain_shares
 from rung.core.snapshot import Mode, PoolSnapshot, ServerState
 
 TRUSTED_FACTOR = 1.2
@@ -129,8 +133,17 @@ class Frontier:
         return max(HISTORY_SECONDS, self.parameters.remember_seconds + self.parameters.forecast.level_seconds)
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
-        """Plan each ready server by itself. Memory: `{"servers": {name: {...}}}`, see `_Remembered`."""
+        """Plan each ready server by itself, for its part of the requests.
+
+        Memory: `{"servers": {name: {...}}}`, see `_Remembered`, and with a balancer `{"shares": ...}`.
+        """
         remembered = _read(memory)
+        shares: Shares = {}
+        if snapshot.balanced:
+            lanes = {server.name: lane.lanes_on(snapshot, server) for server in snapshot.servers if server.ready}
+            factors = {name: remembered.get(name, _Remembered()).factor for name in lanes}
+            shares = next_shares(snapshot, lanes, factors, memory)
+            snapshot = steady(snapshot, shares)
         servers = [
             _Server(self.parameters, snapshot, server, remembered.get(server.name, _Remembered()))
             for server in snapshot.servers
@@ -139,12 +152,13 @@ class Frontier:
         plans: list[ServerPlan] = []
         reasons: list[Reason] = []
         for server, decision in zip(servers, _answers([server.first() for server in servers]), strict=True):
-            plan, told, remembered[server.server.name] = server.conclude(decision)
-            plans.append(plan)
+            name = server.server.name
+            plan, told, remembered[name] = server.conclude(decision)
+            weights = {task: mine[name] for task, mine in shares.items() if name in mine}
+            plans.append(replace(plan, weights=weights))
             reasons += told
-        return Plan(tuple(plans), tuple(reasons)), {
-            "servers": {name: _plain(each) for name, each in sorted(remembered.items())}
-        }
+        after: dict[str, object] = {"servers": {name: _plain(each) for name, each in sorted(remembered.items())}}
+        return Plan(tuple(plans), tuple(reasons)), after | ({"shares": plain_shares(shares)} if shares else {})
 
 
 @dataclass(frozen=True, slots=True)

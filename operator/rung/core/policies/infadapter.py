@@ -9,14 +9,14 @@ Its other rules: the load is predicted from ten one-minute maxima, plus 10 %; a 
 minutes (a task that nothing answers yet gets its first version at once); less capacity only after four decisions that
 agree. Where nothing carries the load: what carries the most.
 
-Where the balancer spreads requests evenly, as a Kubernetes Service does, weights can't be had: with `weighted` False
+Where requests are spread evenly, as a Kubernetes Service does it, weights can't be had: then, and with `weighted` False,
 each server has to carry an even part of the load, so a class of servers runs one version.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, zip_longest
 from typing import Any, ClassVar
 
@@ -53,7 +53,7 @@ class InfAdapterParameters:
     note: str = ""
     """What the administrator should know of how this was set up."""
     weighted: bool = False
-    """True where the balancer follows the plan's weights."""
+    """True: what spreads requests follows the plan's weights even where the snapshot does not say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,8 @@ class InfAdapter:
 
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Divide the servers of each task. Memory: by task and class, when it was decided and how often agreed."""
+        if snapshot.balanced and not self.parameters.weighted:
+            return InfAdapter(replace(self.parameters, weighted=True)).decide(snapshot, memory)
         now = snapshot.time_seconds
         before = _read(memory, now)
         tasks = {task.name for task in snapshot.tasks}

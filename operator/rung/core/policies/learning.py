@@ -43,12 +43,13 @@ def cost_factor(
     if len(used) < LEAST_SAMPLES:
         return before
     predicted = 0.0
+    came = server.demand if server.observed_demand is None else server.observed_demand
     for one in lanes:
         if one.standing.rung is None:
             continue
         rates = [
             _within(sample.value, signals.HIGHEST_DEMAND_RPS)
-            for sample in server.demand.get(one.state.name, ())
+            for sample in came.get(one.state.name, ())
             if sample.time_seconds > after_seconds and isfinite(sample.value)
         ]
         if not rates:
