@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import ceil
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -67,6 +68,8 @@ _CPU = {
     CpuSource.AGENT: ("rung_agent_triton_cpu_seconds_total", ""),
     CpuSource.CADVISOR: ("container_cpu_usage_seconds_total", ',container="triton"'),
 }
+OVERLAP_SECONDS = {CpuSource.AGENT: 10, CpuSource.CADVISOR: 45}
+"""So much of what was read before is read again: a rate needs the sample before it, and cAdvisor has few."""
 _REQUESTS = {
     "success": "nv_inference_request_success",
     "failure": "nv_inference_request_failure",
@@ -96,31 +99,40 @@ class Prometheus:
         self._cpu_source = cpu_source
         self._gates = gates
         self._range_seconds = range_seconds
+        self._read: tuple[float, frozenset[str]] | None = None
+        """When the last call that had an answer began, and what it was for."""
         self._deadline_seconds = deadline_seconds
         names = ("cpu_seconds", *_REQUESTS, *(["gate"] if gates else []))
         self._lines = {name: PrometheusLine(url, deadline_seconds, max_response_bytes, verify) for name in names}
         self._executor = ThreadPoolExecutor(max_workers=len(names), thread_name_prefix="prometheus")
 
     async def read(self, namespace: str, pods: Collection[str]) -> PoolSignals:
-        """Return the raw samples of the last `range_seconds` of the given pods.
+        """Return the raw samples of the given pods since the last call that had an answer, and of some seconds before.
 
-        Raises MetricsUnavailable when any of the signals can't be had within the deadline. A metric that nobody
+        The first time, and when there are pods that were not asked for before, of the last `range_seconds`. Raises MetricsUnavailable when any of the signals can't be had within the deadline. A metric that nobody
         exports is no error: its pods are absent from the answer.
         """
         if not pods:
             return PoolSignals()
-        queries = self.queries(namespace, pods)
+        began = time.monotonic()
+        queries = self.queries(namespace, pods, self._span_seconds(pods, began))
         results = await asyncio.gather(*(self._ask(name, query) for name, query in queries.items()))
         wanted = frozenset(pods)
+        self._read = (began, wanted)
         by_signal = {name: _by_pod(found, wanted) for name, found in zip(queries, results, strict=True)}
         return PoolSignals(**by_signal)
 
-    def queries(self, namespace: str, pods: Collection[str]) -> dict[str, str]:
+    def _span_seconds(self, pods: Collection[str], now_monotonic: float) -> int:
+        if self._read is None or not self._read[1].issuperset(pods):
+            return self._range_seconds
+        return min(self._range_seconds, ceil(now_monotonic - self._read[0]) + OVERLAP_SECONDS[self._cpu_source])
+
+    def queries(self, namespace: str, pods: Collection[str], span_seconds: int) -> dict[str, str]:
         """Return the query of each signal (PromQL, an instant query of a range selector)."""
         metric, extra = _CPU[self._cpu_source]
         names = "|".join(_escape_regex(pod) for pod in sorted(pods))
         labels = f"namespace={_quote(namespace)},pod=~{_quote(names)}"
-        span = f"[{self._range_seconds}s]"
+        span = f"[{span_seconds}s]"
         queries = {"cpu_seconds": f"{metric}{{{labels}{extra}}}{span}"}
         if self._gates:
             gate = "|".join((GATE_ARRIVALS, GATE_LATE, GATE_WAITING))

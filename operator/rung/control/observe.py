@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
-from rung.adapters.prometheus import (
-    GATE_ARRIVALS,
-    GATE_LATE,
-    GATE_WAITING,
-    MetricsUnavailable,
-    PoolSignals,
-    Prometheus,
-)
+from rung.adapters.prometheus import MetricsUnavailable, PoolSignals, Prometheus
 from rung.api import InferenceTask, ModelVersion, ServiceClass, ServingPool
 from rung.api.task import DemandSource
+from rung.control.history import History
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
 from rung.control.view import ClusterView, ServerPod, matches
 from rung.core.classes import with_assumed_profiles
-from rung.core.signals import (
-    LONGEST_GAP_SECONDS,
-    RawSeries,
-    age_seconds,
-    demand_samples,
-    pending_samples,
-    utilization_samples,
-)
-from rung.core.snapshot import Mode, PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
+from rung.core.signals import LONGEST_GAP_SECONDS, RawSeries, age_seconds
+from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,14 +123,21 @@ def build_snapshot(
     tasks: Sequence[InferenceTask],
     versions: Mapping[str, tuple[Version, ...]],
     sha256: Mapping[str, Mapping[int, str]],
+    history: History | None = None,
 ) -> PoolSnapshot:
     """Put together what is known of a pool now.
 
     `workers` are its servers by pod name. `versions` go by task, and so does `sha256`: what each one's file has to be.
+    Without a `history`, what was read now is all that is known of the signals.
     """
     pods = [worker.pod for worker in workers.values()]
+    history = history or History(inf)
+    history.keep(workers)
     servers = tuple(
-        _server(worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals, sha256=sha256)
+        _server(
+            worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals, sha256=sha256,
+            history=history,
+        )  # fmt: skip
         for worker in workers.values()
     )
     return PoolSnapshot(
@@ -161,47 +156,25 @@ def _server(
     tasks: Sequence[InferenceTask],
     signals: Signals,
     sha256: Mapping[str, Mapping[int, str]],
+    history: History,
 ) -> ServerState:
     pod, seen = worker.pod, worker.observation
     capacity_cores = view.capacity_cores(pod) or 0.0
-    demand, pending, late = _requests(signals.raw, pod.name)
+    known = history.update(pod.name, signals.raw, capacity_cores)
     loaded = {task.name: seen.loaded[task.model] for task in tasks if seen.loaded.get(task.model)}
     return ServerState(
         name=pod.name,
         hardware_class=view.hardware_class(pod, pool.spec.hardware_class_label),
         capacity_cores=capacity_cores,
         ready=pod.ready and not pod.terminating and seen.reachable,
-        utilization=utilization_samples(signals.raw.cpu_seconds.get(pod.name, ()), capacity_cores),
-        demand={task.name: demand[task.model] for task in tasks if task.model in demand},
-        pending={task.name: pending[task.model] for task in tasks if task.model in pending},
-        late={task.name: late[task.model] for task in tasks if task.model in late},
+        utilization=known.utilization,
+        demand={task.name: known.demand[task.model] for task in tasks if task.model in known.demand},
+        pending={task.name: known.pending[task.model] for task in tasks if task.model in known.pending},
+        late={task.name: known.late[task.model] for task in tasks if task.model in known.late},
         active={task: max(versions) for task, versions in loaded.items()},
         loaded=loaded,
         available=_available(tasks, seen, sha256),
         broken={task.name: worker.broken.waiting(task.model, now_seconds) for task in tasks},
-    )
-
-
-ByModel = dict[str, tuple[Sample, ...]]
-
-
-def _requests(raw: PoolSignals, pod: str) -> tuple[ByModel, ByModel, ByModel]:
-    """Return the arrivals a second, the requests that waited and the late ones a second of a server, by model.
-
-    What a gate counts is the truth: requests that wait in it have not reached the server yet. It knows the models that
-    it chooses for; of the others, and without one, the server's own counters tell.
-    """
-    pending = raw.pending.get(pod, ())
-    demand = demand_samples(raw.success.get(pod, ()), raw.failure.get(pod, ()), pending)
-    counted: dict[str, list[RawSeries]] = {GATE_ARRIVALS: [], GATE_LATE: [], GATE_WAITING: []}
-    for series in raw.gate.get(pod, ()):
-        counted.get(series.labels.get("__name__", ""), []).append(series)
-    arrivals = demand_samples(counted[GATE_ARRIVALS], (), ())
-    late = demand_samples(counted[GATE_LATE], (), ())
-    return (
-        demand | arrivals,
-        pending_samples(pending) | pending_samples(counted[GATE_WAITING]),
-        {model: samples for model, samples in late.items() if model in arrivals},
     )
 
 

@@ -14,6 +14,7 @@ from rung.adapters.pods import Pods
 from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.api import DrainMode, PoolMode, ReflexMode, ServingPool
 from rung.control.balancing import Balancing
+from rung.control.history import History
 from rung.control.metrics import Metrics, set_gauge
 from rung.control.observation import Want
 from rung.control.observe import (
@@ -89,6 +90,7 @@ class PoolLoop:
         self._memory: Memory | None = None
         self._reader: Prometheus | None = None
         self._reader_settings: object = None
+        self._history = History(0.0)
         self._turns = LoadTurns()
         self._core_versions = CoreVersions()
         self._ages = SignalAges()
@@ -145,7 +147,9 @@ class PoolLoop:
         self._core_versions.keep(versions)
         sha256 = {name: registered_sha256(found) for name, found in registered.items()}
         now_seconds = self._wall_clock()
-        snapshot = build_snapshot(now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256)
+        snapshot = build_snapshot(
+            now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256, self._history
+        )
         if self._balancing.has_balancer:
             snapshot = replace(steady(snapshot), balanced=True)
         if self._memory is None:
@@ -193,6 +197,7 @@ class PoolLoop:
         for name in gone:
             worker = self.workers.pop(name)
             del self._worker_keys[name]
+            self._history.keep(self.workers)
             self._metrics.forget_server(self.label, name)
             await worker.stop()
         self._turns.width = pool.spec.rollout.max_concurrent
@@ -230,6 +235,7 @@ class PoolLoop:
                 # The schema's pattern does not find every address that makes no sense.
                 return Signals(problem=f"spec.metrics.prometheusUrl can't be used, mend it: {error}")
             self._reader_settings = settings
+            self._history = History(float(history))
         if not self.workers:
             return NO_SIGNALS
         return await read_signals(self._reader, pool.namespace, tuple(self.workers))

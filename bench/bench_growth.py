@@ -1,0 +1,313 @@
+"""How one operator grows: its loop, CPU, memory, API calls and Prometheus queries, from 1 server to 100.
+
+    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--seconds 60]
+
+A real API server and a real Prometheus; the servers are simulated (`simulated_servers.py`): they speak Triton's gRPC
+protocol and the agent's HTTP, load versions, and count requests that come in waves, so that Frontier has to decide all
+the time. Measured is the operator's process alone, from /proc, and what the API server and Prometheus say they got.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench_operator import _cpu_seconds, _rss_bytes
+from simulated_servers import AGENT_PORT, GRPC_PORT, address
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cluster"))
+
+from rung_devcluster.tools import ensure_tools
+from servers.apiserver import ApiServer
+from servers.models import config_text
+from servers.ports import free_port
+from servers.site import Process
+
+VERSIONS = 5
+LOAD_SECONDS = 0.5
+SETTLE_SECONDS = 600.0
+STEADY_SECONDS = 30.0
+POOL = "edge"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an operator with so many servers costs."""
+
+    servers: int
+    tasks: int
+    versions: int
+    loop_mean_milliseconds: float
+    loop_longest_milliseconds: float
+    """Three passes of a hundred take longer, at most."""
+    passes_per_second: float
+    cpu_share: float
+    rss_megabytes: float
+    api_calls_per_second: float
+    status_writes_per_second: float
+    queries_per_pass: float
+    swaps_per_minute: float
+    settle_seconds: float
+
+
+def cost_seconds(number: int) -> float:
+    """Return what an inference by a version costs."""
+    return 0.002 * 2.0 ** (number - 1)
+
+
+def content_hash(number: int) -> str:
+    """Return what the file of a version is to be."""
+    return sha256(f"version {number}".encode()).hexdigest()
+
+
+@dataclass
+class Fleet:
+    """A running operator and what it looks after."""
+
+    folder: Path
+    api: ApiServer
+    namespace: str
+    operator: Process
+    operator_port: int
+    prometheus_port: int
+
+    def operator_metrics(self) -> dict[str, float]:
+        return page(f"http://127.0.0.1:{self.operator_port}/metrics")
+
+    def prometheus_queries(self) -> float:
+        found = page(f"http://127.0.0.1:{self.prometheus_port}/metrics")
+        return sum(v for k, v in found.items() if k.startswith("prometheus_http_requests_total") and "/query\"" in k)
+
+    def api_calls(self) -> float:
+        """Return what the API server was asked so far, watches and its own leases left out."""
+        text = self.api.kubectl("get", "--raw", "/metrics")
+        lines = [line for line in text.splitlines() if line.startswith("apiserver_request_total{")]
+        skipped = ('verb="WATCH"', 'resource="leases"', 'subresource="/metrics"')
+        return sum(float(line.rpartition(" ")[2]) for line in lines if not any(one in line for one in skipped))
+
+
+def page(url: str) -> dict[str, float]:
+    """Read a page of metrics."""
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
+
+
+def wait(condition: Callable[[], bool], what: str, seconds: float = SETTLE_SECONDS) -> float:
+    """Wait until a condition holds; returns how long it took."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > seconds:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.5)
+    return time.monotonic() - began
+
+
+def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prometheus_port: int) -> None:
+    """Create the pods, the pool, the tasks and their versions."""
+    path = f"/apis/rung.dev/v1alpha1/namespaces/{namespace}"
+
+    def create(plural: str, kind: str, name: str, spec: dict[str, Any]) -> None:
+        body = {"apiVersion": "rung.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec}
+        status, answer = api.send("POST", f"{path}/{plural}", body)
+        assert status == 201, answer
+
+    create(
+        "servingpools", "ServingPool", POOL,
+        {
+            "serverSelector": {"rung.dev/pool": POOL}, "policy": {"name": "Frontier"},
+            "metrics": {"prometheusUrl": f"http://127.0.0.1:{prometheus_port}"},
+        },
+    )  # fmt: skip
+    for number, tasks in enumerate(names):
+        name = f"triton-{number:03}"
+        containers = [
+            {"name": "triton", "image": "none", "ports": [{"name": "grpc", "containerPort": GRPC_PORT}],
+             "resources": {"limits": {"cpu": "1", "memory": "2Gi"}}},
+            {"name": "agent", "image": "none", "ports": [{"name": "agent", "containerPort": AGENT_PORT}]},
+        ]  # fmt: skip
+        pod = {
+            "apiVersion": "v1", "kind": "Pod", "spec": {"containers": containers},
+            "metadata": {"name": name, "labels": {"rung.dev/pool": POOL, "shard": f"s{number}"}},
+        }  # fmt: skip
+        created, answer = api.send("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
+        assert created == 201, answer
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        answer["status"] = {
+            "podIP": address(number), "podIPs": [{"ip": address(number)}], "phase": "Running", "conditions": [ready],
+        }  # fmt: skip
+        written, answer = api.send("PUT", f"/api/v1/namespaces/{namespace}/pods/{name}/status", answer)
+        assert written == 200, answer
+        for task in tasks:
+            slo = {"latency": "400ms"}
+            spec = {"poolRef": {"name": POOL}, "slo": slo, "serverSelector": {"shard": f"s{number}"}}
+            create("inferencetasks", "InferenceTask", task, spec)
+            for version in range(1, VERSIONS + 1):
+                seconds = cost_seconds(version)
+                profile = {
+                    "hardwareClass": "default", "sloLatency": "400ms", "maxThroughput": 1 / seconds,
+                    "cpuSecondsPerInference": seconds,
+                }  # fmt: skip
+                create(
+                    "modelversions", "ModelVersion", f"{task}-{version}",
+                    {
+                        "taskRef": {"name": task}, "version": version,
+                        "artifact": {"uri": f"s3://m/{task}/{version}/model.onnx", "sha256": content_hash(version), "bytes": 1000},
+                        "accuracy": {"metric": "top1", "value": 0.6 + 0.08 * version}, "profiles": [profile],
+                    },
+                )  # fmt: skip
+
+
+@contextlib.contextmanager
+def running_fleet(folder: Path, api: ApiServer, servers: int, tasks_per_server: int) -> Iterator[Fleet]:
+    """Bring everything up but the operator's first word."""
+    folder.mkdir(parents=True)
+    namespace = api.make_namespace("growth")
+    names = [[f"task-{server:03}-{task:02}" for task in range(tasks_per_server)] for server in range(servers)]
+    versions = {n: (content_hash(n), cost_seconds(n)) for n in range(1, VERSIONS + 1)}
+    spec = {"tasks": names, "versions": versions, "config": config_text("MODEL"), "load_seconds": LOAD_SECONDS}
+    (folder / "servers.json").write_text(json.dumps(spec))
+    prometheus_port, operator_port = free_port(), free_port()
+    targets = [
+        {"targets": [f"{address(n)}:{AGENT_PORT}"], "labels": {"namespace": namespace, "pod": f"triton-{n:03}"}}
+        for n in range(servers)
+    ]
+    scrape = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s"},
+        "scrape_configs": [{"job_name": "servers", "static_configs": targets}],
+    }
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(scrape))
+    simulated = Path(__file__).with_name("simulated_servers.py")
+    with contextlib.ExitStack() as stack:
+        process = subprocess.Popen(
+            [sys.executable, str(simulated), str(folder / "servers.json")], stdout=subprocess.PIPE, text=True
+        )
+        stack.callback(process.wait, 30)
+        stack.callback(process.terminate)
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        prometheus = Process(
+            "prometheus",
+            [
+                str(ensure_tools(["prometheus"])["prometheus"]), f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{prometheus_port}",
+            ],
+            folder,
+        )  # fmt: skip
+        stack.callback(prometheus.end)
+        prometheus.start()
+        create_objects(api, namespace, names, prometheus_port)
+        operator = Process(
+            "operator",
+            [
+                str(Path(sys.executable).parent / "rung"), "operator", f"--namespaces={namespace}",
+                f"--listen=127.0.0.1:{operator_port}", "--log-level=INFO",
+            ],
+            folder, {"KUBECONFIG": str(api.kubeconfig)},
+        )  # fmt: skip
+        stack.callback(operator.end)
+        operator.start()
+        yield Fleet(folder, api, namespace, operator, operator_port, prometheus_port)
+
+
+def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, seconds: float) -> Cost:
+    """Run a fleet and measure its operator."""
+    tasks = servers * tasks_per_server
+    with running_fleet(folder, api, servers, tasks_per_server) as fleet:
+        pool = f'pool="{fleet.namespace}/{POOL}"'
+
+        def answered() -> int:
+            with contextlib.suppress(OSError):
+                found = fleet.operator_metrics()
+                return sum(k.startswith("rung_active_version{") and pool in k for k in found)
+            return 0
+
+        settled = wait(lambda: answered() >= tasks, "every task is answered")
+        # The first changes belong to the start.
+        time.sleep(STEADY_SECONDS)
+        assert fleet.operator.process is not None
+        pid = fleet.operator.process.pid
+        before, began = fleet.operator_metrics(), time.monotonic()
+        cpu, calls, queries = _cpu_seconds(pid), fleet.api_calls(), fleet.prometheus_queries()
+        time.sleep(seconds)
+        after, passed = fleet.operator_metrics(), time.monotonic() - began
+        cpu, calls = _cpu_seconds(pid) - cpu, fleet.api_calls() - calls
+        queries = fleet.prometheus_queries() - queries
+
+        def grew(name: str, *labels: str) -> float:
+            return sum(
+                after[key] - before.get(key, 0.0)
+                for key in after
+                if key.partition("{")[0] == name and all(label in key for label in labels)
+            )
+
+        passes = grew("rung_loop_duration_seconds_count", pool)
+        buckets = sorted(
+            (float(key.partition('le="')[2].partition('"')[0]), after[key] - before.get(key, 0.0))
+            for key in after
+            if key.startswith("rung_loop_duration_seconds_bucket") and pool in key
+        )
+        longest = next((limit for limit, count in buckets if count >= 0.97 * passes), float("inf"))
+        return Cost(
+            servers=servers,
+            tasks=tasks,
+            versions=tasks * VERSIONS,
+            loop_mean_milliseconds=round(1000 * grew("rung_loop_duration_seconds_sum", pool) / max(passes, 1), 1),
+            loop_longest_milliseconds=round(1000 * longest, 1),
+            passes_per_second=round(passes / passed, 2),
+            cpu_share=round(cpu / passed, 3),
+            rss_megabytes=round(_rss_bytes(pid) / 1e6, 1),
+            api_calls_per_second=round(calls / passed, 2),
+            status_writes_per_second=round(grew("rung_status_writes_total") / passed, 2),
+            queries_per_pass=round(queries / max(passes, 1), 2),
+            swaps_per_minute=round(60 * grew("rung_swaps_total", pool) / passed, 1),
+            settle_seconds=round(settled, 1),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--servers", type=int, action="append", help="may be repeated (default: 1, 10, 30, 100)")
+    parser.add_argument("--tasks-per-server", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
+    parser.add_argument("--json", type=Path, help="write the numbers there too")
+    given = parser.parse_args()
+    costs: list[Cost] = []
+    with tempfile.TemporaryDirectory(prefix="rung-growth-") as folder:
+        for servers in given.servers or [1, 10, 30, 100]:
+            api = ApiServer(Path(folder) / f"apiserver-{servers}")
+            try:
+                api.start().apply_crds()
+                site = Path(folder) / f"fleet-{servers}"
+                costs.append(measure(site, api, servers, given.tasks_per_server, given.seconds))
+            finally:
+                api.stop()
+            print(json.dumps(asdict(costs[-1])), file=sys.stderr, flush=True)
+    print("| servers | tasks | a pass, ms | 97 % below | passes/s | CPU of a core | memory, MB | API calls/s | statuses/s "
+          "| queries a pass | swaps/min |")  # fmt: skip
+    print("|" + "---:|" * 11)
+    for c in costs:
+        print(
+            f"| {c.servers} | {c.tasks} | {c.loop_mean_milliseconds:.0f} | {c.loop_longest_milliseconds:.0f} | "
+            f"{c.passes_per_second:.2f} | {c.cpu_share:.1%} | {c.rss_megabytes:.0f} | {c.api_calls_per_second:.1f} | "
+            f"{c.status_writes_per_second:.2f} | {c.queries_per_pass:.1f} | {c.swaps_per_minute:.0f} |"
+        )
+    if given.json:
+        given.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
