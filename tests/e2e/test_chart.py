@@ -159,10 +159,10 @@ def test_no_request_fails_while_versions_are_swapped(site: Site) -> None:
     home.wait_for_active(TASK, BEST)
 
 
-def begin_load(namespace: Namespace) -> None:
+def begin_load(namespace: Namespace, service: str = "rung-triton") -> None:
     """Have requests come through the Service, and wait for the first answers."""
     trace = parse_trace("\n".join([str(RATE_RPS)] * LOAD_SECONDS), TASK)
-    replay = Replay({TASK: trace}, {TASK: 400.0}, "rung-triton:8001", image("rung-loadgen"), 1, LOAD_SECONDS)
+    replay = Replay({TASK: trace}, {TASK: 400.0}, f"{service}:8001", image("rung-loadgen"), 1, LOAD_SECONDS)
     namespace.kubectl("apply", "--filename", "-", text=job_manifest(replay))
     until(lambda: bool(load_lines(namespace)), lambda: "the load did not start")
 
@@ -294,6 +294,37 @@ def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_th
     install(home, "upgrade", as_before)
     home.wait_for_active(TASK, BEST)
     assert home.get("spool", "edge")["spec"]["reflex"] == "Off"
+
+
+def test_behind_the_balancer_servers_that_load_take_turns_and_get_no_requests_meanwhile(site: Site) -> None:
+    home = site.home
+    as_before = "triton.podAnnotations.changed=yes"
+    install(
+        home, "upgrade", as_before, "balancer.enabled=true", "triton.replicas=2", "triton.readinessGate=true",
+        "triton.resources.requests.cpu=100m",
+    )  # fmt: skip
+
+    def answering() -> list[int | None]:
+        return [each.get("active") for each in home.get("itask", TASK)["status"].get("servers", [])]
+
+    until(lambda: answering() == [BEST, BEST], lambda: home.explain(TASK))
+    for pod in home.pods("triton"):
+        gate = next(c for c in pod["status"]["conditions"] if c["type"] == "rung.dev/serving")
+        assert gate["status"] == "True"
+    home.pin(TASK, CHEAPEST)
+    until(lambda: answering() == [CHEAPEST, CHEAPEST], lambda: home.explain(TASK))
+    begin_load(home, "rung-balancer")
+    home.unpin(TASK)
+    until(lambda: answering() == [BEST, BEST], lambda: home.explain(TASK))
+    told = end_load(home)
+    assert set(told["versions"]) <= {str(CHEAPEST), str(BEST)}
+    servers = [pod["metadata"]["name"] for pod in home.pods("triton")]
+    page = home.kubectl("get", "--raw", f"/api/v1/namespaces/{HOME}/services/rung-operator:http/proxy/metrics")
+    for server in servers:
+        line = f'rung_drains_total{{outcome="drained",pool="{HOME}/edge",server="{server}"}}'
+        assert any(each.startswith(line) for each in page.splitlines()), page
+    install(home, "upgrade", as_before)
+    home.wait_for_active(TASK, BEST)
 
 
 def test_one_operator_looks_after_servers_of_another_release_on_labelled_nodes(site: Site, tmp_path: Path) -> None:

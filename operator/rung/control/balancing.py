@@ -75,10 +75,18 @@ class Balancing:
         name: of the pool, as an Envoy's `node.cluster` has it.
         pods: for the readiness gates; None: they are left alone.
         xds: whom Envoys ask; None: there are none.
+        count: is told of each load: the server, and whether it was drained for it.
     """
 
-    def __init__(self, name: str, pods: Pods | None, xds: XdsServer | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        pods: Pods | None,
+        xds: XdsServer | None,
+        count: Callable[[str, bool], None] = lambda server, drained: None,
+    ) -> None:
         self._name = name
+        self._count = count
         self._pods = pods
         self._xds = xds
         self._seen: Pass | None = None
@@ -123,6 +131,7 @@ class Balancing:
         Yields nothing when it gets none, else why it is not drained: then it goes on as it is.
         """
         why = await self._drain(server)
+        self._count(server, not why)
         try:
             yield why
         finally:

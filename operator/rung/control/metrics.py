@@ -42,6 +42,12 @@ class Metrics:
             buckets=_SWAP_BUCKETS,
             registry=registry,
         )
+        self.drains = Counter(
+            "rung_drains",
+            "Loads before which a server was to get no more requests; outcome is drained or beside (it loaded as it was)",
+            ["pool", "server", "outcome"],
+            registry=registry,
+        )
         self.active_version = Gauge(
             "rung_active_version", "The version that answers", ["pool", "task", "server"], registry=registry
         )

@@ -83,7 +83,7 @@ class PoolLoop:
         self.interval_seconds = 1.0
         self.workers: dict[str, ServerWorker] = {}
         self._worker_keys: dict[str, ServerKey] = {}
-        self._balancing = Balancing(self.label, pods, xds)
+        self._balancing = Balancing(self.label, pods, xds, self._count_drain)
         self._view = view
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -132,6 +132,9 @@ class PoolLoop:
             await self._reader.close()
             self._reader = None
         self._metrics.forget_pool(self.label)
+
+    def _count_drain(self, server: str, drained: bool) -> None:
+        self._metrics.drains.labels(self.label, server, "drained" if drained else "beside").inc()
 
     # ------------------------------------------------------------------ one pass
 
