@@ -24,7 +24,10 @@ from rung_demo.environment import PROJECT
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-DOCUMENTS = ("README.md", "docs/operations.md", "docs/porting.md", "docs/policies.md", "CONTRIBUTING.md")
+DOCUMENTS = (
+    "README.md", "docs/operations.md", "docs/porting.md", "docs/policies.md", "docs/reflex.md", "docs/balancing.md",
+    "docs/sites.md", "CONTRIBUTING.md",
+)  # fmt: skip
 NAMESPACE = "edge"
 IN_ORDER = ("images", "install", "versions", "task", "look", "simulate")
 BLOCK = re.compile(r"^(?P<mark>[^\n]*)\n```sh\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
