@@ -28,7 +28,7 @@ var (
 	waitingGauge = prometheus.NewDesc(
 		"rung_gate_waiting_requests", "Requests that wait for their turn, here or at the server.", []string{"model"}, nil)
 	serviceGauge = prometheus.NewDesc(
-		"rung_gate_service_seconds", "What an inference takes at present, as observed, else by its profile.", []string{"model", "version"}, nil)
+		"rung_gate_service_seconds", "What an inference takes alone, as observed, else by its profile.", []string{"model", "version"}, nil)
 )
 
 // NewMetrics registers the metrics.

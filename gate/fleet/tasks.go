@@ -31,6 +31,7 @@ type Tasks struct {
 	tritonURL string
 	client    *http.Client
 	metrics   *Metrics
+	server    reflex.Server
 	byName    atomic.Pointer[map[string]*Named]
 	look      chan struct{}
 	mu        sync.Mutex // of what follows
@@ -75,6 +76,8 @@ func (t *Tasks) Look() {
 
 // Configuration is the file that the operator's agent writes.
 type Configuration struct {
+	// Cores that the server may use; 0: not known.
+	Cores float64                    `json:"cores"`
 	Tasks map[string]reflex.Settings `json:"tasks"`
 }
 
@@ -105,11 +108,12 @@ func (t *Tasks) Configure(path string) error {
 		}
 		task := before[name]
 		if task == nil {
-			task = &Named{Task: reflex.NewTask(settings), Name: name, meter: t.metrics.of(name)}
+			task = &Named{Task: reflex.NewTask(&t.server, settings), Name: name, meter: t.metrics.of(name)}
 		}
 		task.Configure(settings)
 		after[name] = task
 	}
+	t.server.SetCores(configuration.Cores)
 	t.byName.Store(&after)
 	for name := range before {
 		if after[name] == nil {

@@ -29,11 +29,12 @@ type Settings struct {
 
 // Task is one task's queue, and what is known of its versions.
 type Task struct {
+	server   *Server
 	mu       sync.Mutex
 	settings Settings
 	loaded   []int64           // every loaded version, cheapest first; the last one is allocated
 	versions []int64           // those of them that may answer
-	seconds  map[int64]float64 // observed service time by version
+	seconds  map[int64]float64 // by version, what an inference takes alone, as observed
 	waiting  []*Ticket
 	sent     int
 	// answered is when the server last answered one of the requests: from then on it had time for the next.
@@ -45,15 +46,16 @@ type Ticket struct {
 	arrived   time.Time
 	sent      time.Time
 	turn      chan struct{} // nil: it came at once
+	stretch   float64 // when it was sent
 	version   int64
 	allocated bool
 	started   bool
 	gone      bool
 }
 
-// NewTask returns a task without loaded versions.
-func NewTask(settings Settings) *Task {
-	return &Task{settings: settings, seconds: map[int64]float64{}}
+// NewTask returns a task of a server, without loaded versions.
+func NewTask(server *Server, settings Settings) *Task {
+	return &Task{server: server, settings: settings, seconds: map[int64]float64{}}
 }
 
 // Configure replaces the settings. What was observed stays.
@@ -109,7 +111,7 @@ func (t *Task) Cancel(ticket *Ticket) {
 	defer t.mu.Unlock()
 	ticket.gone = true
 	if ticket.started {
-		t.sent--
+		t.took(-1)
 		t.dispatch(time.Now())
 	}
 }
@@ -124,14 +126,15 @@ func (k *Ticket) Allocated() bool { return k.allocated }
 func (t *Task) Leave(ticket *Ticket, now time.Time, answered bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.sent--
+	stretch := (ticket.stretch + t.server.stretch(true)) / 2
+	t.took(-1)
 	if answered {
 		began := ticket.sent
 		if t.answered.After(began) {
 			began = t.answered
 		}
 		if ticket.version != 0 {
-			t.learn(ticket.version, now.Sub(began).Seconds())
+			t.learn(ticket.version, now.Sub(began).Seconds()/stretch)
 		}
 		t.answered = now
 	}
@@ -152,7 +155,8 @@ func (t *Task) Late() bool {
 	if len(t.versions) == 0 {
 		return false
 	}
-	return float64(t.living()+t.sent+1)*t.service(t.versions[0]) > t.settings.SLOSeconds
+	service := t.service(t.versions[0]) * t.server.stretch(t.sent > 0)
+	return float64(t.living()+t.sent+1)*service > t.settings.SLOSeconds
 }
 
 // BestEffort tells whether requests may be refused.
@@ -169,7 +173,7 @@ func (t *Task) SLO() time.Duration {
 	return time.Duration(t.settings.SLOSeconds * float64(time.Second))
 }
 
-// Service returns the service time of each loaded version, seconds.
+// Service returns what an inference of each loaded version takes alone, seconds.
 func (t *Task) Service() map[int64]float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -187,7 +191,7 @@ func (t *Task) learn(version int64, seconds float64) {
 	t.seconds[version] = seconds
 }
 
-// service returns what an inference takes: as observed, else by its profile, stretched by as much as the others are.
+// service returns what an inference takes alone: as observed, else by its profile, times what the others are off theirs.
 func (t *Task) service(version int64) float64 {
 	if seconds, known := t.seconds[version]; known {
 		return seconds
@@ -196,17 +200,17 @@ func (t *Task) service(version int64) float64 {
 	if !known || profile <= 0 {
 		return unknownSeconds
 	}
-	stretch, count := 0.0, 0
+	off, count := 0.0, 0
 	for other, seconds := range t.seconds {
 		if theirs := t.settings.ServiceSeconds[other]; theirs > 0 {
-			stretch += seconds / theirs
+			off += seconds / theirs
 			count++
 		}
 	}
 	if count == 0 {
 		return profile
 	}
-	return profile * max(1.0, stretch/float64(count))
+	return profile * max(1.0, off/float64(count))
 }
 
 // most returns how many requests may be with the server at once.
@@ -214,7 +218,19 @@ func (t *Task) most() int {
 	if len(t.versions) == 0 {
 		return 1 << 30 // nothing to choose: it is the server's queue
 	}
-	return 1 + int(aheadSeconds/t.service(t.versions[len(t.versions)-1]))
+	return 1 + int(aheadSeconds/(t.service(t.versions[len(t.versions)-1])*t.server.stretch(t.sent > 0)))
+}
+
+// took counts requests that the server has of the task.
+func (t *Task) took(more int) {
+	before := t.sent
+	t.sent += more
+	if before == 0 && t.sent > 0 {
+		t.server.busy.Add(1)
+	}
+	if before > 0 && t.sent == 0 {
+		t.server.busy.Add(-1)
+	}
 }
 
 func (t *Task) living() int {
@@ -242,14 +258,15 @@ func (t *Task) dispatch(now time.Time) {
 }
 
 func (t *Task) send(ticket *Ticket, now time.Time) {
-	t.sent++
+	ticket.stretch = t.server.stretch(t.sent > 0)
+	t.took(1)
 	ticket.sent, ticket.started, ticket.allocated = now, true, true
 	if len(t.versions) == 0 {
 		return
 	}
 	service := make([]float64, len(t.versions))
 	for place, version := range t.versions {
-		service[place] = t.service(version)
+		service[place] = t.service(version) * ticket.stretch
 	}
 	slack := t.settings.SLOSeconds - now.Sub(ticket.arrived).Seconds()
 	place := Choose(service, t.living(), slack)

@@ -10,7 +10,7 @@ var profile = map[int64]float64{1: 0.010, 2: 0.050, 3: 0.200}
 
 func loaded(t *testing.T, versions ...int64) *Task {
 	t.Helper()
-	task := NewTask(Settings{SLOSeconds: 0.4, ServiceSeconds: profile})
+	task := NewTask(&Server{}, Settings{SLOSeconds: 0.4, ServiceSeconds: profile})
 	task.Load(versions)
 	return task
 }
@@ -77,7 +77,7 @@ func TestOneRequestIsWithTheServerAtATimeWhereInferencesAreLong(t *testing.T) {
 }
 
 func TestShortInferencesAreSentAhead(t *testing.T) {
-	task := NewTask(Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{7: 0.0005}})
+	task := NewTask(&Server{}, Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{7: 0.0005}})
 	task.Load([]int64{7})
 	for range 5 {
 		if _, turn := task.Enter(time.Now()); turn != nil {
@@ -101,6 +101,49 @@ func TestServiceTimesAreLearnedAndUnknownOnesStretchedByTheKnown(t *testing.T) {
 	}
 	if service[1] < 0.018 || service[1] > 0.022 {
 		t.Errorf("not observed, twice its profile: %v", service[1])
+	}
+}
+
+func TestWhatIsUnderWayForOtherTasksStretchesAnInference(t *testing.T) {
+	server := &Server{}
+	server.SetCores(1)
+	settings := Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{1: 0.010, 2: 0.050, 3: 0.300}}
+	one, other := NewTask(server, settings), NewTask(server, settings)
+	for _, task := range []*Task{one, other} {
+		task.Load([]int64{1, 2, 3})
+	}
+	first := enter(one, time.Now())
+	if first.Version() != 3 {
+		t.Fatalf("alone: %d", first.Version())
+	}
+	second := enter(other, time.Now())
+	if second.Version() != 2 {
+		t.Fatalf("two at 300 ms would both take 600 ms: %d", second.Version())
+	}
+	server.SetCores(2)
+	other.Leave(second, time.Now(), false)
+	if third := enter(other, time.Now()); third.Version() != 3 {
+		t.Fatalf("on two cores: %d", third.Version())
+	}
+}
+
+func TestWhatIsLearnedIsWhatItTakesAlone(t *testing.T) {
+	server := &Server{}
+	server.SetCores(1)
+	settings := Settings{SLOSeconds: 0.4, ServiceSeconds: profile}
+	one, other := NewTask(server, settings), NewTask(server, settings)
+	one.Load([]int64{1, 2, 3})
+	other.Load([]int64{2})
+	now := time.Now()
+	_ = enter(other, now) // and is under way all the time
+	for range 40 {
+		ticket := enter(one, now)
+		ticket.sent, ticket.version = now, 2
+		now = now.Add(100 * time.Millisecond)
+		one.Leave(ticket, now, true)
+	}
+	if seconds := one.Service()[2]; seconds < 0.049 || seconds > 0.051 {
+		t.Errorf("100 ms beside another one are 50 ms alone, not %v", seconds)
 	}
 }
 

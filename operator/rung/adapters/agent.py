@@ -127,6 +127,8 @@ class Reflex(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    cores: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """What the server may use; None: not known."""
     tasks: dict[TaskName, ReflexTask] = Field(default_factory=dict)
 
 

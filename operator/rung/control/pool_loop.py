@@ -277,6 +277,7 @@ def gate_tasks(seen: Pass, server: ServerState) -> Reflex:
         return Reflex()
     models = {task.name: task.model for task in seen.tasks}
     return Reflex(
+        cores=server.capacity_cores or None,
         tasks={
             models[name]: ReflexTask(
                 slo_seconds=task.slo_latency_seconds,
