@@ -46,7 +46,7 @@ type Ticket struct {
 	arrived   time.Time
 	sent      time.Time
 	turn      chan struct{} // nil: it came at once
-	stretch   float64 // when it was sent
+	stretch   float64       // when it was sent
 	version   int64
 	allocated bool
 	started   bool

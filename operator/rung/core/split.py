@@ -140,6 +140,6 @@ def _solved(
         solver.setOptionValue(name, value)
     solver.passModel(program)
     solver.run()
-    if solver.getModelStatus() is not highspy.HighsModelStatus.kOptimal:
+    if solver.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return None
     return np.array(solver.getSolution().col_value, dtype=np.float64)

@@ -56,11 +56,12 @@ async def test_what_the_gate_shall_do_is_written_for_it_and_refused_where_there_
     task = {"sloSeconds": 0.4, "serviceSeconds": {"1": 0.01}}
     app = make_app(catalogue, metrics, no_triton, list, lambda: None, GateFile(file).write)
     async with TestClient(TestServer(app)) as client:
-        assert (await client.put("/v1/reflex", json={"tasks": {"digits": task}})).status == 204
+        assert (await client.put("/v1/reflex", json={"cores": 1.5, "tasks": {"digits": task}})).status == 204
         written = json.loads(file.read_text())
-        assert written == {"tasks": {"digits": {**task, "bestEffort": False}}}
+        assert written == {"cores": 1.5, "tasks": {"digits": {**task, "bestEffort": False}}}
         mistakes: list[object] = [
             {"tasks": {"digits": {**task, "sloSeconds": 0}}},
+            {"cores": 0, "tasks": {"digits": task}},
             {"tasks": {"digits": {"slo": 1}}},
             [],
             "x",

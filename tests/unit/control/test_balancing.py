@@ -119,7 +119,7 @@ async def follower(xds: XdsServer) -> AsyncIterator[Follower]:
 
 
 async def test_a_server_is_drained_once_the_balancer_has_taken_it_over(xds: XdsServer, follower: Follower) -> None:
-    balanced = Balancing(xds, NAME)
+    balanced = Balancing(NAME, None, xds)
     await balanced.update(seen())
     async with balanced.aside("a") as why:
         assert why == ""
@@ -130,7 +130,7 @@ async def test_a_server_is_drained_once_the_balancer_has_taken_it_over(xds: XdsS
 
 
 async def test_one_waits_for_the_other(xds: XdsServer, follower: Follower) -> None:
-    balanced = Balancing(xds, NAME)
+    balanced = Balancing(NAME, None, xds)
     await balanced.update(seen())
     order: list[str] = []
 
@@ -145,21 +145,19 @@ async def test_one_waits_for_the_other(xds: XdsServer, follower: Follower) -> No
     assert sorted(order) == ["a", "b"]
 
 
-async def test_without_a_balancer_that_follows_it_goes_on_answering(
-    xds: XdsServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    balanced = Balancing(xds, NAME)
+async def test_without_a_balancer_that_follows_it_goes_on_answering(xds: XdsServer) -> None:
+    balanced = Balancing(NAME, None, xds)
     await balanced.update(seen())
     async with balanced.aside("a") as why:
-        assert why == "no balancer asks for this pool"
-    monkeypatch.setattr(balancing, "FOLLOW_SECONDS", 0.2)
+        assert why == "no balancer asks for this pool, and its pod has no readiness gate"
+    assert not balanced.spreads("a")
 
 
 async def test_one_that_does_not_follow_is_given_up(
     xds: XdsServer, follower: Follower, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(balancing, "FOLLOW_SECONDS", 0.2)
-    balanced = Balancing(xds, NAME)
+    balanced = Balancing(NAME, None, xds)
     await balanced.update(seen())
     follower.obeys = False
     async with balanced.aside("a") as why:
@@ -168,7 +166,7 @@ async def test_one_that_does_not_follow_is_given_up(
 
 
 async def test_a_refusal_says_why(xds: XdsServer, follower: Follower) -> None:
-    balanced = Balancing(xds, NAME)
+    balanced = Balancing(NAME, None, xds)
     await balanced.update(seen(b={"active": {}}))
     async with balanced.aside("a") as why:
         assert why == "no other server answers digits"

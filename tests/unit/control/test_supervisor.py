@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -41,7 +42,7 @@ class Faulty(dict[Any, Any]):
 
 
 def _supervise(view: ClusterView) -> Supervisor:
-    nobody: Any = None
+    nobody: Any = SimpleNamespace(pods=None)
     cluster: Cluster = nobody
     return Supervisor(view, cluster, Metrics())
 

@@ -33,10 +33,20 @@ def test_a_pod_shrinks_to_what_concerns_a_server() -> None:
     assert read_pod(POD) == ServerPod(
         namespace="n", name="triton-0", uid="u", node="pi", ip="10.0.0.7", labels={"rung.dev/pool": "edge"},
         ready=True, terminating=False, restarts=2, cpu_limit_cores=1.5, memory_limit_bytes=2 * 2**30,
-        grpc_port=9001, agent_port=9090,
+        grpc_port=9001, agent_port=9090, client_grpc_port=9001, pod_ready=True,
     )  # fmt: skip
     assert read_pod(POD).triton_address == "10.0.0.7:9001"
     assert read_pod(POD).agent_address == "10.0.0.7:9090"
+
+
+def test_a_readiness_gate_and_what_was_last_said_of_it() -> None:
+    gated = {**POD, "spec": {**POD["spec"], "readinessGates": [{"conditionType": "rung.dev/serving"}]}}
+    assert read_pod(gated).gated
+    assert read_pod(gated).serving is None
+    conditions = [{"type": "Ready", "status": "False"}, {"type": "rung.dev/serving", "status": "False"}]
+    pod = read_pod({**gated, "status": {**POD["status"], "conditions": conditions}})
+    assert (pod.serving, pod.pod_ready) == (False, False)
+    assert pod.ready, "its container answers: only Services lead elsewhere"
 
 
 def test_missing_fields_give_a_server_that_is_not_ready() -> None:

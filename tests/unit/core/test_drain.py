@@ -39,7 +39,7 @@ def test_it_is_drained_where_the_others_have_room() -> None:
     assert refusal(pool(server("a"), server("b")), "a", ()) is None
     busy = refusal(pool(server("a", 15.0), server("b", 10.0)), "a", ())
     assert busy is not None
-    assert busy.sentence == "b would come to 100 % of its CPU"
+    assert busy.sentence == "b would be late with 100 % of its answers"
     assert not busy.passes
     assert refusal(pool(server("a", 15.0), server("b", 10.0), server("c", 2.0)), "a", ()) is None
 
