@@ -1,10 +1,10 @@
 """Three servers behind the chart's balancer, each task on two of them: low and high load, as in the thesis.
 
-Run it with `make bench-fleet`, as root; it takes about 40 minutes and needs the traces (--data). The demo's cluster, with
-two more releases of the chart for the second and the third server: each Triton has 0.4 of a core, and networks whose
-answers take as long there as the thesis' (Buijnsters, TU Delft, section 5.5) on one core. Clients ask the balancer, a
-real Envoy, over one connection. Frontier with the reflex decides; every case gets the same slices in turn, so that a
-noisy machine harms all alike.
+Run it with `make bench-fleet`, as root; it takes about 40 minutes and needs the traces (--data). The demo's cluster,
+with two more releases of the chart for the second and the third server: each Triton has 0.4 of a core, and networks
+whose answers take as long there as the thesis' (Buijnsters, TU Delft, section 5.5) on one core. Clients ask the
+balancer, a real Envoy, over one connection. Frontier with the reflex decides; every case gets the same slices in turn,
+so that a noisy machine harms all alike.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ CASES = (
 def fleet_options(versions: Path) -> Options:
     """Return what brings the three servers up."""
     shared = (
-        "balancer.enabled=true", "triton.resources.requests.cpu=100m", f"triton.resources.limits.cpu={1000 * CORES:.0f}m",
-        "triton.resources.requests.memory=512Mi",
+        "balancer.enabled=true", "triton.resources.requests.cpu=100m",
+        f"triton.resources.limits.cpu={1000 * CORES:.0f}m", "triton.resources.requests.memory=512Mi",
     )  # fmt: skip
     labels = {release: tuple(f"triton.podLabels.{task}=here" for task in tasks) for release, tasks in PLACES.items()}
     return Options(
@@ -120,9 +120,7 @@ def run_all(
             header = RunHeader(time.time(), case.name, headers, capacity_cores=cores, trace=f"round {number + 1}")
             path = folder / f"{number + 1}-{case.name.replace(' ', '-').replace(',', '')}.jsonl"
             with stages.stage(f"Round {number + 1}, {case.name}"), LiveView(header, stages.console) as view:
-                record_run(
-                    kubernetes, replay_of(traces, number, BALANCER), header=header, path=path, show=view.show
-                )
+                record_run(kubernetes, replay_of(traces, number, BALANCER), header=header, path=path, show=view.show)
             log = kubernetes.kubectl("logs", "deployment/rung-operator", "--since=10m")
             path.with_suffix(".operator.log").write_text(log, encoding="utf-8")
             live = seen(path)
@@ -155,10 +153,10 @@ def report(found: dict[str, list[Live]], cases: tuple[Case, ...], seconds: int, 
     return Page(
         title="Live: three servers behind a balancer",
         question=(
-            f"{len(next(iter(found.values())))} rounds of {seconds} s: three Tritons of {CORES} cores, each task on two "
-            "of them, behind the chart's balancer (a real Envoy); networks as long on such a server as the thesis' on "
-            "one core, a slice of the Twitter trace with the thesis' waves in each round. Frontier with the reflex; the "
-            f"tasks' objective is {100 * OBJECTIVE:g} % in time. Demand: {scale:.2f} times that of the simulator's "
+            f"{len(next(iter(found.values())))} rounds of {seconds} s: three Tritons of {CORES} cores, each task on "
+            "two of them, behind the chart's balancer (a real Envoy); networks as long on such a server as the thesis' "
+            "on one core, a slice of the Twitter trace with the thesis' waves in each round. Frontier with the reflex; "
+            f"the tasks' objective is {100 * OBJECTIVE:g} % in time. Demand: {scale:.2f} times that of the simulator's "
             "experiments, as the cheapest versions take "
             f"{1 / scale:.2f} times the CPU that they are made for. Without coordination: `rollout.drain: Never`. "
             "Accuracies: normalised, by request, of ants, cifar10 and cifar100."

@@ -89,7 +89,7 @@ class Fleet:
 
     def prometheus_queries(self) -> float:
         found = page(f"http://127.0.0.1:{self.prometheus_port}/metrics")
-        return sum(v for k, v in found.items() if k.startswith("prometheus_http_requests_total") and "/query\"" in k)
+        return sum(v for k, v in found.items() if k.startswith("prometheus_http_requests_total") and '/query"' in k)
 
     def api_calls(self) -> float:
         """Return what the API server was asked so far, watches and its own leases left out."""
@@ -165,7 +165,10 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
                     "modelversions", "ModelVersion", f"{task}-{version}",
                     {
                         "taskRef": {"name": task}, "version": version,
-                        "artifact": {"uri": f"s3://m/{task}/{version}/model.onnx", "sha256": content_hash(version), "bytes": 1000},
+                        "artifact": {
+                            "uri": f"s3://m/{task}/{version}/model.onnx", "bytes": 1000,
+                            "sha256": content_hash(version),
+                        },
                         "accuracy": {"metric": "top1", "value": 0.6 + 0.08 * version}, "profiles": [profile],
                     },
                 )  # fmt: skip
@@ -296,8 +299,10 @@ def main() -> None:
             finally:
                 api.stop()
             print(json.dumps(asdict(costs[-1])), file=sys.stderr, flush=True)
-    print("| servers | tasks | a pass, ms | 97 % below | passes/s | CPU of a core | memory, MB | API calls/s | statuses/s "
-          "| queries a pass | swaps/min |")  # fmt: skip
+    print(
+        "| servers | tasks | a pass, ms | 97 % below | passes/s | CPU of a core | memory, MB | API calls/s "
+        "| statuses/s | queries a pass | swaps/min |"
+    )
     print("|" + "---:|" * 11)
     for c in costs:
         print(

@@ -86,14 +86,14 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    async def RepositoryIndex(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+    async def RepositoryIndex(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
         answer = service_pb2.RepositoryIndexResponse()
         for task, versions in self.server.loaded.items():
             for version in versions:
                 answer.models.add(name=task, version=str(version), state="READY")
         return answer
 
-    async def RepositoryModelLoad(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+    async def RepositoryModelLoad(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
         config = json_format.Parse(request.parameters["config"].string_param, model_config_pb2.ModelConfig())
         wanted = frozenset(config.version_policy.specific.versions)
         new = wanted - self.server.loaded.get(request.model_name, frozenset())
@@ -105,11 +105,11 @@ class Triton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[mis
         self.server.loaded[request.model_name] = wanted
         return service_pb2.RepositoryModelLoadResponse()
 
-    async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+    async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
         version = request.model_version or str(max(self.server.loaded.get(request.model_name, frozenset({0}))))
         return service_pb2.ModelInferResponse(model_name=request.model_name, model_version=version)
 
-    async def ModelReady(self, request: Any, context: grpc.aio.ServicerContext) -> Any:  # noqa: N802
+    async def ModelReady(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: N802
         loaded = self.server.loaded.get(request.name, frozenset())
         asked = int(request.version) if request.version else max(loaded, default=0)
         return service_pb2.ModelReadyResponse(ready=asked in loaded)

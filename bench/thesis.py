@@ -131,9 +131,7 @@ def tasks_manifest(
         if server_selectors is not None:
             spec["serverSelector"] = dict(server_selectors[name])
         metadata = {"name": name}
-        found.append(
-            {"apiVersion": "rung.dev/v1alpha1", "kind": "InferenceTask", "metadata": metadata, "spec": spec}
-        )
+        found.append({"apiVersion": "rung.dev/v1alpha1", "kind": "InferenceTask", "metadata": metadata, "spec": spec})
     return yaml.safe_dump_all(found)
 
 

@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import kopf
 from kopf._core.engines.activities import ActivityError
@@ -24,6 +24,9 @@ from rung.control.metrics import Metrics
 from rung.control.porting_manifests import Templates
 from rung.control.supervisor import Supervisor
 from rung.control.view import ClusterView, NodeFacts, ServerPod, may_serve, read_node, read_pod
+
+if TYPE_CHECKING:
+    from rung.adapters.xds import XdsServer
 
 logger = logging.getLogger(__name__)
 
@@ -122,18 +125,8 @@ def build_registry() -> kopf.OperatorRegistry:
             raise kopf.PermanentError(str(error)) from error
         names = ("pools", "tasks", "versions", "pods", "nodes", "porting_jobs")
         view = ClusterView(**{name: indices[name] for name in names})
-        xds = None
-        if memo.balancer_listen:
-            from rung.adapters.xds import XdsServer  # noqa: PLC0415 - Envoy's messages take their memory
-
-            xds = XdsServer()
-            memo.exits.push_async_callback(xds.stop)
-            try:
-                await xds.start(memo.balancer_listen)
-            except OSError as error:
-                raise kopf.PermanentError(f"--balancer-listen={memo.balancer_listen} can't be used: {error}") from error
-        supervisor = Supervisor(view, cluster, Metrics(), memo.templates, xds)
-        memo.supervisor = supervisor
+        xds = await _listen_for_balancers(memo)
+        supervisor = memo.supervisor = Supervisor(view, cluster, Metrics(), memo.templates, xds)
         supervisor.start()
         try:
             memo.http = await serve_http(memo.listen, supervisor)
@@ -150,6 +143,20 @@ def build_registry() -> kopf.OperatorRegistry:
         await memo.exits.aclose()
 
     return registry
+
+
+async def _listen_for_balancers(memo: Any) -> XdsServer | None:
+    if not memo.balancer_listen:
+        return None
+    from rung.adapters.xds import XdsServer  # noqa: PLC0415 - Envoy's messages take their memory
+
+    xds = XdsServer()
+    memo.exits.push_async_callback(xds.stop)
+    try:
+        await xds.start(memo.balancer_listen)
+    except OSError as error:
+        raise kopf.PermanentError(f"--balancer-listen={memo.balancer_listen} can't be used: {error}") from error
+    return xds
 
 
 def _parsed(key: tuple[str, str], parse: Any, memo: Any) -> Any:

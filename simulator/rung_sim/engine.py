@@ -98,8 +98,8 @@ class State(NamedTuple):
     routes: Floats
     """(tasks, servers): cumulated shares of a task's requests."""
     fewest: Ints
-    """One number: 1 where the balancer draws two servers and takes the one with fewer requests of the task (Mitzenmacher,
-    "The power of two choices", 2001; Envoy's LEAST_REQUEST); 0 where it takes the first."""
+    """One number: 1 where the balancer draws two servers and takes the one with fewer requests of the task
+    (Mitzenmacher, "The power of two choices", 2001; Envoy's LEAST_REQUEST); 0 where it takes the first."""
     # Scalars, as arrays of one.
     now: Floats
     cursor: Ints

@@ -48,7 +48,7 @@ class Balancer(StrEnum):
 
     EVEN = "Even"  # by chance, as a Service does for clients that begin many connections
     FEWEST = "Fewest"  # Rung's: to the server with fewer requests of the task under way, of two that are drawn
-    COORDINATED = "Coordinated"  # and none to a server that loads, where `rung.core.drain` finds room for them elsewhere
+    COORDINATED = "Coordinated"  # and none to a server that loads, where `rung.core.drain` lets it
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import http.server
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,13 +57,13 @@ def operator() -> Iterator[Operator]:
 class Configured(Prometheus):
     """A Prometheus with a configuration and flags of its own."""
 
-    def __init__(self, folder: Path, configuration: dict[str, object], *flags: str) -> None:
+    def __init__(self, folder: Path, configuration: Mapping[str, object], *flags: str) -> None:
         super().__init__(folder, free_port())
         self.configuration, self.flags = configuration, flags
 
     def start(self) -> Prometheus:
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "own.yml").write_text(yaml.safe_dump(self.configuration))
+        (self.folder / "own.yml").write_text(yaml.safe_dump(dict(self.configuration)))
         with (self.folder / "prometheus.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [

@@ -109,8 +109,9 @@ class Prometheus:
     async def read(self, namespace: str, pods: Collection[str]) -> PoolSignals:
         """Return the raw samples of the given pods since the last call that had an answer, and of some seconds before.
 
-        The first time, and when there are pods that were not asked for before, of the last `range_seconds`. Raises MetricsUnavailable when any of the signals can't be had within the deadline. A metric that nobody
-        exports is no error: its pods are absent from the answer.
+        The first time, and when there are pods that were not asked for before, of the last `range_seconds`. Raises
+        MetricsUnavailable when any of the signals can't be had within the deadline. A metric that nobody exports is no
+        error: its pods are absent from the answer.
         """
         if not pods:
             return PoolSignals()

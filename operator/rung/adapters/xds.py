@@ -184,7 +184,9 @@ class _Service(ads_pb2_grpc.AggregatedDiscoveryServiceServicer):  # type: ignore
         self._server = server
 
     async def StreamAggregatedResources(  # noqa: N802 - the protocol's name
-        self, request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest], context: grpc.aio.ServicerContext
+        self,
+        request_iterator: AsyncIterator[discovery_pb2.DiscoveryRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[discovery_pb2.DiscoveryResponse]:
         async for response in self._server.serve(request_iterator):
             yield response

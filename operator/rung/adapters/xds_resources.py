@@ -109,8 +109,8 @@ def _cluster(protocol: str, model: str) -> Resource:
                 "http_health_check": {"path": "/v2/health/ready"},
             }
         ],
-        # By default three requests at a time may be tried again, and a thousand be under way. More than a share of those
-        # that are there must not be: where all is late, what is asked twice makes it worse.
+        # By default three requests at a time may be tried again, and a thousand be under way. More than a share of
+        # those that are there must not be: where all is late, what is asked twice makes it worse.
         "circuit_breakers": {
             "thresholds": [
                 {

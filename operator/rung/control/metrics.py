@@ -44,7 +44,7 @@ class Metrics:
         )
         self.drains = Counter(
             "rung_drains",
-            "Loads before which a server was to get no more requests; outcome is drained or beside (it loaded as it was)",
+            "Loads before which a server was to be drained; outcome is drained or beside (it loaded as it was)",
             ["pool", "server", "outcome"],
             registry=registry,
         )

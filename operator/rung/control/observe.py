@@ -135,9 +135,15 @@ def build_snapshot(
     history.keep(workers)
     servers = tuple(
         _server(
-            worker, now_seconds=now_seconds, view=view, pool=pool, tasks=tasks, signals=signals, sha256=sha256,
+            worker,
+            now_seconds=now_seconds,
+            view=view,
+            pool=pool,
+            tasks=tasks,
+            signals=signals,
+            sha256=sha256,
             history=history,
-        )  # fmt: skip
+        )
         for worker in workers.values()
     )
     return PoolSnapshot(

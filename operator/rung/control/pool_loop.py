@@ -285,7 +285,7 @@ def gate_tasks(seen: Pass, server: ServerState) -> Reflex:
                 service_seconds=dict(task.service_seconds),
             )
             for name, task in reflex_tasks(seen.snapshot, server, seen.metric).items()
-        }
+        },
     )
 
 

@@ -120,9 +120,10 @@ def _capacity(seen: Pass) -> tuple[bool, str, str]:
         }
     ):
         profiles = (v.profiles.get(name) for t in tasks for v in t.versions for name in unprofiled)
-        others = ", ".join(sorted({p.assumed_from for p in profiles if p is not None and p.assumed_from is not None}))
-        instead = f"; until then inferences are taken to cost {CAUTION:g} times what they do on {others}" if others else ""
-        return False, "NoProfile", f"no version is profiled on hardware class {', '.join(unprofiled)}{instead}"
+        nearest = sorted({p.assumed_from for p in profiles if p is not None and p.assumed_from is not None})
+        until = f"; until then inferences are taken to cost {CAUTION:g} times what they do on {', '.join(nearest)}"
+        sentence = f"no version is profiled on hardware class {', '.join(unprofiled)}{until if nearest else ''}"
+        return False, "NoProfile", sentence
     if others := [said for server in servers if (said := _other_cpu(server, tasks))]:
         advice = "profile the versions again there, or give servers of another CPU a hardware class of their own"
         return False, "ProfiledForOtherCpu", f"{advice}: {'; '.join(others)}"

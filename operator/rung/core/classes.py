@@ -40,7 +40,9 @@ def _completed(version: Version, missing: Mapping[str, float]) -> Version:
 
 
 def _assumed(profiles: Mapping[str, Profile], cores: float) -> Profile:
-    nearest = min(profiles, key=lambda name: (_distance(profiles[name], cores), profiles[name].max_throughput_rps, name))
+    nearest = min(
+        profiles, key=lambda name: (_distance(profiles[name], cores), profiles[name].max_throughput_rps, name)
+    )
     profile = profiles[nearest]
 
     def dearer(value: float | None) -> float | None:

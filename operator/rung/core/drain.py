@@ -40,17 +40,28 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
         name: the server that is about to load.
         drained: the servers that get no requests at present.
     """
-    by_name = {server.name: server for server in snapshot.servers}
-    server = by_name.get(name)
+    server = next((one for one in snapshot.servers if one.name == name), None)
     if server is None:
         return Refusal(f"{name} is not seen")
     rates = {one.name: _known(snapshot, one) for one in snapshot.servers if one.ready}
     unknown = [task.name for task in _answered(snapshot, server) if task.name not in rates.get(name, {})]
     if unknown:
         return Refusal(f"the demand of {', '.join(unknown)} is not known")
+    more = _taken_over(snapshot, server, drained, rates)
+    return more if isinstance(more, Refusal) else _too_much(snapshot, server, rates, more)
+
+
+def _taken_over(
+    snapshot: PoolSnapshot, server: ServerState, drained: Collection[str], rates_rps: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]] | Refusal:
+    """Return, by server and task, what the others would have to answer besides; a refusal where there is nobody to."""
     more: dict[str, dict[str, float]] = {}
     for task in _answered(snapshot, server):
-        others = [one for one in by_name.values() if one.name != name and one.ready and task in _answered(snapshot, one)]
+        others = [
+            one
+            for one in snapshot.servers
+            if one.name != server.name and one.ready and task in _answered(snapshot, one)
+        ]
         free = [one for one in others if one.name not in drained]
         if not others:
             return Refusal(f"no other server answers {task.name}")
@@ -58,19 +69,31 @@ def refusal(snapshot: PoolSnapshot, name: str, drained: Collection[str]) -> Refu
             taken = ", ".join(sorted(one.name for one in others if one.name in drained))
             return Refusal(f"{taken}, which also has {task.name}, is drained", passes=True)
         for one in free:
-            more.setdefault(one.name, {})[task.name] = rates[name][task.name] / len(free)
+            more.setdefault(one.name, {})[task.name] = rates_rps[server.name][task.name] / len(free)
+    return more
+
+
+def _too_much(
+    snapshot: PoolSnapshot,
+    server: ServerState,
+    rates_rps: Mapping[str, Mapping[str, float]],
+    more: Mapping[str, Mapping[str, float]],
+) -> Refusal | None:
+    """Return why that is too much for the others; None: it is not."""
     late_away = 0.0
-    for other, taken_over in more.items():
-        one = by_name[other]
-        tasks = rates[other].keys() | taken_over.keys()
-        after = {task: rates[other].get(task, 0.0) + taken_over.get(task, 0.0) for task in tasks}
-        late = _late_rps(snapshot, one, after)
+    for other in snapshot.servers:
+        if other.name not in more:
+            continue
+        before = rates_rps[other.name]
+        tasks = before.keys() | more[other.name].keys()
+        after = {task: before.get(task, 0.0) + more[other.name].get(task, 0.0) for task in tasks}
+        late = _late_rps(snapshot, other, after)
         if late > MOST_LATE * fsum(after.values()):
-            return Refusal(f"{other} would be late with {base.percent(late / fsum(after.values()))} of its answers")
-        late_away += late - _late_rps(snapshot, one, rates[other])
+            share = base.percent(late / fsum(after.values()))
+            return Refusal(f"{other.name} would be late with {share} of its answers")
+        late_away += late - _late_rps(snapshot, other, before)
     load = LOAD_CORES * min(1.0, usable_cores(server.capacity_cores))
-    late_beside = _late_rps(snapshot, server, rates.get(name, {}), load)
-    if late_away > late_beside:
+    if late_away > _late_rps(snapshot, server, rates_rps.get(server.name, {}), load):
         return Refusal("the others would have more late answers than a load beside them makes here")
     return None
 

@@ -78,7 +78,7 @@ def best_split(
     tasks = sorted({task for task, _ in places})
     worth = np.array([option.worth for option in options])
     scale = max(float(worth.mean()), 1e-9)
-    # Variables: the parts, the load of the fullest server up to what is planned, what it passes that by, and what moves.
+    # Variables: the parts, the load of the fullest server up to what is planned, what passes that, and what moves.
     used, over, moved = len(options), len(options) + 1, len(options) + 2
     count = moved + (len(places) if now is not None else 0)
     gain = np.concatenate([worth, [-EVEN * scale, -OVERLOAD * scale * len(tasks)], np.zeros(count - moved)])
@@ -96,8 +96,8 @@ def best_split(
     for number, (place, mine) in enumerate(places.items() if now is not None else ()):
         had, move = (now or {}).get(place, 0.0), moved + number
         gain[move] = -MOVE / 2 * max(worth[mine].max(), 0.0)
-        rows.add({n: 1.0 for n in mine} | {move: -1.0}, -np.inf, had)
-        rows.add({n: -1.0 for n in mine} | {move: -1.0}, -np.inf, -had)
+        rows.add(dict.fromkeys(mine, 1.0) | {move: -1.0}, -np.inf, had)
+        rows.add(dict.fromkeys(mine, -1.0) | {move: -1.0}, -np.inf, -had)
     values = _solved(gain, most, rows)
     if values is None:
         return None

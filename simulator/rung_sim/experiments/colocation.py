@@ -66,10 +66,12 @@ def _reflex_entries() -> list[Entry]:
 
 
 def find(entries: Sequence[Entry], label: str) -> int:
+    """Return the place of the first entry of a label. Raises StopIteration without any."""
     return next(n for n, e in enumerate(entries) if e.label == label)
 
 
 def against_stepwise(entries: Sequence[Entry], found: Sequence[Sequence[Outcome]]) -> list[str]:
+    """Return what Frontier is worth against Stepwise, without the reflex and with it, in a sentence each."""
     stepwise = found[find(entries, "Stepwise")]
     lines = []
     for label in ("Frontier", "Frontier+reflex"):
@@ -146,8 +148,7 @@ def reflex(data: Path, seeds: Sequence[int], say: Say) -> Page:
     """Experiment 6."""
     first = setting.entries()
     plain = [
-        first[find(first, label)]
-        for label in ("Best", "Cheapest", "ModelSwitching", "Stepwise", "Proteus", "Frontier")
+        first[find(first, label)] for label in ("Best", "Cheapest", "ModelSwitching", "Stepwise", "Proteus", "Frontier")
     ]
     below = (1, 2, ALL_RUNGS)
     entries: list[Entry] = []

@@ -93,9 +93,7 @@ def test_no_split_in_tenths_is_worth_more(case: tuple[list[float], list[float], 
         return
     value = best.worth - price * best.fullest
     by_task = [[n for n, option in enumerate(found) if option.task == task] for task in range(len(demand))]
-    steps = [
-        [parts for parts in product(range(0, 11, 2), repeat=len(mine)) if sum(parts) == 10] for mine in by_task
-    ]
+    steps = [[parts for parts in product(range(0, 11, 2), repeat=len(mine)) if sum(parts) == 10] for mine in by_task]
     for chosen in product(*steps):
         load, worth = np.zeros(len(cores)), 0.0
         for mine, parts in zip(by_task, chosen, strict=True):

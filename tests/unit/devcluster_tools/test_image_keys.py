@@ -9,7 +9,8 @@ from rung_devcluster.images import ImagesError, build_images, find_project, imag
 from rung_devcluster.tools import CATALOGUE
 
 DEFAULT = {
-    "rung", "rung-loadgen", "rung-tritonserver-cpu", "rung-gate", "rung-envoy", "rung-prometheus", "rung-s3", "pause", "coredns",
+    "rung", "rung-loadgen", "rung-tritonserver-cpu", "rung-gate", "rung-envoy", "rung-prometheus", "rung-s3", "pause",
+    "coredns",
 }  # fmt: skip
 
 

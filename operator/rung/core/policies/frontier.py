@@ -1,7 +1,7 @@
 """Frontier: the most accuracy that keeps answers in time, each second anew, with the profile corrected as it goes.
 
-What it does, for each server by itself (where a balancer follows, `core.policies.shares` says which part of the requests
-it gets):
+What it does, for each server by itself (where a balancer follows, `core.policies.shares` says which part of the
+requests it gets):
 
 - *Cost.* A version's CPU time is what its profile says times a factor that is learned: what the server used by what
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a

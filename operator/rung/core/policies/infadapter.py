@@ -9,8 +9,8 @@ Its other rules: the load is predicted from ten one-minute maxima, plus 10 %; a 
 minutes (a task that nothing answers yet gets its first version at once); less capacity only after four decisions that
 agree. Where nothing carries the load: what carries the most.
 
-Where requests are spread evenly, as a Kubernetes Service does it, weights can't be had: then, and with `weighted` False,
-each server has to carry an even part of the load, so a class of servers runs one version.
+Where requests are spread evenly, as a Kubernetes Service does it, weights can't be had: then, and with `weighted`
+False, each server has to carry an even part of the load, so a class of servers runs one version.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def _present(
     by_server: Mapping[str, Lane], known: Mapping[str, float], servers: Mapping[str, ServerState]
 ) -> dict[str, float]:
     """Return the shares that the servers that are there have; by their cores where nothing is known."""
-    mine = {name: known[name] if name in known else None for name in by_server}
+    mine = {name: known.get(name) for name in by_server}
     total = fsum(share for share in mine.values() if share)
     if total <= 0:
         cores = {name: usable_cores(servers[name].capacity_cores) for name in by_server}
@@ -89,7 +89,7 @@ def _wanted(
     factors: Mapping[str, float],
     now: Shares,
 ) -> Shares:
-    """Return the best split of the tasks whose demand is known; what serves nothing but its own takes its cores first."""
+    """Return the best split of the tasks whose demand is known. What else a server has to do takes its cores first."""
     tasks = [task for task, by_server in sharing.items() if all(one.rates_rps for one in by_server.values())]
     names = [name for name in lanes if any(name in sharing[task] for task in tasks)]
     place = {name: number for number, name in enumerate(names)}
@@ -105,9 +105,7 @@ def _wanted(
         for name, one in sharing[task].items()
         for worth, cost in _rungs(one, factors[name], usable_cores(servers[name].capacity_cores))
     ]
-    before = {
-        (number, place[name]): share for number, task in enumerate(tasks) for name, share in now[task].items()
-    }
+    before = {(number, place[name]): share for number, task in enumerate(tasks) for name, share in now[task].items()}
     found = best_split(demand, cores, options, before)
     return _named(found, tasks, names) if found is not None else {}
 
