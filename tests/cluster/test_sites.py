@@ -52,6 +52,7 @@ def operator() -> Iterator[Operator]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield Operator(metrics, server.server_port)
     server.shutdown()
+    server.server_close()
 
 
 class Configured(Prometheus):

@@ -308,9 +308,16 @@ def test_behind_the_balancer_servers_that_load_take_turns_and_get_no_requests_me
         return [each.get("active") for each in home.get("itask", TASK)["status"].get("servers", [])]
 
     until(lambda: answering() == [BEST, BEST], lambda: home.explain(TASK))
-    for pod in home.pods("triton"):
-        gate = next(c for c in pod["status"]["conditions"] if c["type"] == "rung.dev/serving")
-        assert gate["status"] == "True"
+
+    def serving() -> list[str]:
+        return [
+            each["status"]
+            for pod in home.pods("triton")
+            for each in pod["status"]["conditions"]
+            if each["type"] == "rung.dev/serving"
+        ]
+
+    until(lambda: serving() == ["True", "True"], lambda: f"their readiness is {serving()}")
     home.pin(TASK, CHEAPEST)
     until(lambda: answering() == [CHEAPEST, CHEAPEST], lambda: home.explain(TASK))
     begin_load(home, "rung-balancer")
