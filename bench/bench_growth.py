@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -125,6 +127,11 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
         status, answer = api.send("POST", f"{path}/{plural}", body)
         assert status == 201, answer
 
+    waiting: list[tuple[str, str, str, dict[str, Any]]] = []
+
+    def later(*each: Any) -> None:
+        waiting.append(each)
+
     create(
         "servingpools", "ServingPool", POOL,
         {
@@ -154,24 +161,27 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
         for task in tasks:
             slo = {"latency": "400ms"}
             spec = {"poolRef": {"name": POOL}, "slo": slo, "serverSelector": {"shard": f"s{number}"}}
-            create("inferencetasks", "InferenceTask", task, spec)
+            later("inferencetasks", "InferenceTask", task, spec)
             for version in range(1, VERSIONS + 1):
                 seconds = cost_seconds(version)
                 profile = {
                     "hardwareClass": "default", "sloLatency": "400ms", "maxThroughput": 1 / seconds,
                     "cpuSecondsPerInference": seconds,
                 }  # fmt: skip
-                create(
+                later(
                     "modelversions", "ModelVersion", f"{task}-{version}",
                     {
                         "taskRef": {"name": task}, "version": version,
                         "artifact": {
-                            "uri": f"s3://m/{task}/{version}/model.onnx", "bytes": 1000,
+                            "uri": f"s3://models/{task}/{version}/model.onnx", "bytes": 1000,
                             "sha256": content_hash(version),
                         },
                         "accuracy": {"metric": "top1", "value": 0.6 + 0.08 * version}, "profiles": [profile],
                     },
                 )  # fmt: skip
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(create, *each) for each in waiting]:
+            done.result()
 
 
 @contextlib.contextmanager
@@ -282,6 +292,8 @@ def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, s
 
 
 def main() -> None:
+    # Ended by a signal, it still ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--servers", type=int, action="append", help="may be repeated (default: 1, 10, 30, 100)")
     parser.add_argument("--tasks-per-server", type=int, default=10)
