@@ -56,7 +56,7 @@ images: setup ## Build the container images (with buildah) and load them into th
 	$(BIN)/python -m rung_devcluster images $(ARGS)
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live bench-reflex
+.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live bench-reflex bench-growth bench-fleet
 bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
 	$(BIN)/python bench/bench_swap.py $(ARGS)
 
@@ -77,6 +77,9 @@ bench-reflex: setup setup-triton ## What the gate adds to a request, beside Envo
 
 bench-live: setup ## Policies in turn on a real Triton, with a real trace (root; 38 minutes; ARGS="--data FOLDER")
 	$(BIN)/python bench/bench_live.py $(ARGS)
+
+bench-growth: setup ## One operator with 1 to 100 simulated servers: its loop, CPU, memory, calls
+	$(BIN)/python bench/bench_growth.py $(ARGS)
 
 bench-fleet: setup ## Three servers behind the balancer, with a real trace (root; 40 minutes; ARGS="--data FOLDER")
 	$(BIN)/python bench/bench_fleet.py $(ARGS)
