@@ -253,6 +253,9 @@ class ServerWorker:
                     done = await self._switch(model, want, target, config, loaded)
                     loads = wanted_versions(target) - self.observation.loaded.get(model, frozenset())
                     if done and loads:
+                        if not self._memory_is_known():
+                            # A standby can wait: nobody is drained before it could be loaded.
+                            return
                         async with self._turn(model, want) as mine:
                             done = not mine or await self._standbys(model, want, target, config)
                 else:
@@ -315,6 +318,14 @@ class ServerWorker:
         since_bytes = sum(size for ended, size in self._own_loads if ended >= seen.memory_time_seconds)
         return replace(memory, used_bytes=memory.used_bytes + since_bytes)
 
+    def _memory_is_known(self) -> bool:
+        """Whether it is known what the last change took, and what the last drop gave back, where there is a limit."""
+        seen = self.observation
+        if self._memory() is None or seen.inventory_message:
+            return True
+        older = self._wall_clock() - seen.memory_time_seconds > OLDEST_MEMORY_SECONDS
+        return older or self._changed_seconds < seen.memory_time_seconds
+
     def _memory(self) -> MemoryBudget | None:
         """What was measured last, however long ago; None when there is no limit."""
         memory = self.observation.inventory.memory if self.observation.inventory else None
@@ -339,9 +350,8 @@ class ServerWorker:
         return outcome.ok
 
     async def _standbys(self, model: str, want: Want, target: Target, config: str) -> bool:
-        seen, budget = self.observation, self._budget()
-        if budget and not seen.inventory_message and self._changed_seconds >= seen.memory_time_seconds:
-            # A standby can wait until the memory is known that the last change took, and the last drop gave back.
+        budget = self._budget()
+        if not self._memory_is_known():
             return False
         outcomes = await load_standbys(
             self._triton,
