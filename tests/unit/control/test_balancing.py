@@ -11,6 +11,7 @@ import grpc
 import pytest
 from envoy.service.discovery.v3 import ads_pb2_grpc, discovery_pb2
 
+from rung.adapters.agent import Inventory
 from rung.adapters.xds import CLUSTERS, ENDPOINTS, ROUTES, XdsServer
 from rung.adapters.xds_resources import Backend, Table, Weighted
 from rung.api import parse_pool, parse_task
@@ -171,3 +172,21 @@ async def test_a_refusal_says_why(xds: XdsServer, follower: Follower) -> None:
     async with balanced.aside("a") as why:
         assert why == "no other server answers digits"
     assert Weighted(Backend("h", 1, 2)).weight == 1
+
+
+async def test_nobody_is_drained_for_a_standby_that_waits_until_the_memory_is_known() -> None:
+    inventory = Inventory.model_validate(
+        {
+            "repository": {"reachable": True}, "disk": {"budgetBytes": 1},
+            "memory": {"limitBytes": 100, "usedBytes": 10, "ageSeconds": 2.0},
+        }
+    )  # fmt: skip
+    worker = ServerWorker(pod("a", 1), turns=LoadTurns(), load_deadline_seconds=30, wall_clock=lambda: NOW)
+    assert worker._memory_is_known(), "there is no limit"
+    worker.observation = replace(worker.observation, inventory=inventory, inventory_time_seconds=NOW)
+    assert worker._memory_is_known(), "nothing changed since it was measured"
+    worker._changed_seconds = NOW - 1
+    assert not worker._memory_is_known(), "measured two seconds ago, and changed since"
+    worker.observation = replace(worker.observation, inventory_message="the agent is away")
+    assert worker._memory_is_known(), "nobody will measure it"
+    await worker.stop()
