@@ -62,4 +62,4 @@ def _distance(profile: Profile, cores: float) -> float:
     measured = profile.cpu_cores
     if measured is None or not (isfinite(measured) and measured > 0 and isfinite(cores) and cores > 0):
         return inf
-    return abs(log(measured / cores))
+    return abs(log(measured) - log(cores))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rung.core.classes import CAUTION, with_assumed_profiles
@@ -46,6 +46,7 @@ def test_what_was_measured_counts_alone_and_nothing_is_made_up(versions: tuple[V
     ),
     st.floats(allow_nan=True),
 )
+@example({"a": Profile(0.0, cpu_cores=2.2250738585e-313)}, 1e10)
 def test_it_is_total_and_keeps_the_order_of_versions(profiles: dict[str, Profile], cores: float) -> None:
     versions = tuple(Version(n, n / 10, profiles) for n in range(1, 4))
     made = with_assumed_profiles(versions, {"new": cores})
