@@ -40,6 +40,7 @@ from thesis import (
     seen,
     slices,
     tasks_manifest,
+    tell,
     write_ladders,
 )
 
@@ -205,11 +206,7 @@ def main() -> int:
             )
             stages.say(f"Demand: {scale:.2f} times that of the simulator's experiments")
             found = run_all(kubernetes, folder, options, demand(scale), cases, stages)
-    page = report(found, cases, arguments.seconds, scale)
-    page.write(folder, "fleet")
-    for line in page.findings:
-        stages.say(line)
-    stages.say(f"The table and every recording: {folder}")
+    tell(report(found, cases, arguments.seconds, scale), folder, "fleet", stages)
     return 0
 
 

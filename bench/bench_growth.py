@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from typing import Any
 
 import yaml
 
-from bench_operator import _cpu_seconds, _rss_bytes
+from bench_operator import cpu_seconds, metrics_page, rss_bytes
 from simulated_servers import AGENT_PORT, GRPC_PORT, address
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cluster"))
@@ -87,10 +86,10 @@ class Fleet:
     prometheus_port: int
 
     def operator_metrics(self) -> dict[str, float]:
-        return page(f"http://127.0.0.1:{self.operator_port}/metrics")
+        return metrics_page(f"http://127.0.0.1:{self.operator_port}/metrics")
 
     def prometheus_queries(self) -> float:
-        found = page(f"http://127.0.0.1:{self.prometheus_port}/metrics")
+        found = metrics_page(f"http://127.0.0.1:{self.prometheus_port}/metrics")
         return sum(v for k, v in found.items() if k.startswith("prometheus_http_requests_total") and '/query"' in k)
 
     def api_calls(self) -> float:
@@ -99,13 +98,6 @@ class Fleet:
         lines = [line for line in text.splitlines() if line.startswith("apiserver_request_total{")]
         skipped = ('verb="WATCH"', 'resource="leases"', 'subresource="/metrics"')
         return sum(float(line.rpartition(" ")[2]) for line in lines if not any(one in line for one in skipped))
-
-
-def page(url: str) -> dict[str, float]:
-    """Read a page of metrics."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line and not line.startswith("#")]
-    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
 def wait(condition: Callable[[], bool], what: str, seconds: float = SETTLE_SECONDS) -> float:
@@ -254,10 +246,10 @@ def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, s
         assert fleet.operator.process is not None
         pid = fleet.operator.process.pid
         before, began = fleet.operator_metrics(), time.monotonic()
-        cpu, calls, queries = _cpu_seconds(pid), fleet.api_calls(), fleet.prometheus_queries()
+        cpu, calls, queries = cpu_seconds(pid), fleet.api_calls(), fleet.prometheus_queries()
         time.sleep(seconds)
         after, passed = fleet.operator_metrics(), time.monotonic() - began
-        cpu, calls = _cpu_seconds(pid) - cpu, fleet.api_calls() - calls
+        cpu, calls = cpu_seconds(pid) - cpu, fleet.api_calls() - calls
         queries = fleet.prometheus_queries() - queries
 
         def grew(name: str, *labels: str) -> float:
@@ -282,7 +274,7 @@ def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, s
             loop_longest_milliseconds=round(1000 * longest, 1),
             passes_per_second=round(passes / passed, 2),
             cpu_share=round(cpu / passed, 3),
-            rss_megabytes=round(_rss_bytes(pid) / 1e6, 1),
+            rss_megabytes=round(rss_bytes(pid) / 1e6, 1),
             api_calls_per_second=round(calls / passed, 2),
             status_writes_per_second=round(grew("rung_status_writes_total") / passed, 2),
             queries_per_pass=round(queries / max(passes, 1), 2),

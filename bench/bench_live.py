@@ -55,6 +55,7 @@ from thesis import (
     shown,
     slices,
     tasks_manifest,
+    tell,
     write_ladders,
 )
 
@@ -251,10 +252,7 @@ def main() -> int:
         )
     world = read_world(pool, [SimulatedServer("rung-triton", 1.0)])
     page = report(runs, simulate_all(world, rounds, arguments.policies), world, arguments.seconds, scale)
-    page.write(folder, "live")
-    for line in page.findings:
-        stages.say(line)
-    stages.say(f"The table, the picture and every recording: {folder}")
+    tell(page, folder, "live", stages)
     return 0
 
 

@@ -48,18 +48,21 @@ class Cost:
     writes_per_second: float
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _rss_bytes(pid: int) -> int:
+def rss_bytes(pid: int) -> int:
+    """Return the memory that a process has."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _metrics(site: Site) -> dict[str, float]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{site.operator_port}/metrics", timeout=10) as page:
-        lines = [line for line in page.read().decode().splitlines() if not line.startswith("#")]
+def metrics_page(url: str) -> dict[str, float]:
+    """Read a page of metrics: values by name and labels."""
+    with urllib.request.urlopen(url, timeout=30) as page:
+        lines = [line for line in page.read().decode().splitlines() if line and not line.startswith("#")]
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines}
 
 
@@ -105,11 +108,12 @@ def measure(folder: Path, api: ApiServer, tasks: int, seconds: float) -> Cost:
             stack.enter_context(site.load(name, 5.0))
         site.wait(lambda: len(site.status("itask", SERVED[0])["servers"][0].get("standby", [])) == 1, "it is settled")
         _wait_until_quiet(pid)
-        start_cpu = _cpu_seconds(pid)
-        before, began = _metrics(site), time.monotonic()
+        start_cpu = cpu_seconds(pid)
+        url = f"http://127.0.0.1:{site.operator_port}/metrics"
+        before, began = metrics_page(url), time.monotonic()
         time.sleep(seconds)
-        after, passed = _metrics(site), time.monotonic() - began
-        cpu = _cpu_seconds(pid) - start_cpu
+        after, passed = metrics_page(url), time.monotonic() - began
+        cpu = cpu_seconds(pid) - start_cpu
         pool = f'{{pool="{site.namespace}/{POOL}"}}'
 
         def grew(name: str) -> float:
@@ -121,7 +125,7 @@ def measure(folder: Path, api: ApiServer, tasks: int, seconds: float) -> Cost:
             start_cpu_seconds=round(start_cpu, 1),
             settle_seconds=round(settle, 1),
             cpu_share=round(cpu / passed, 4),
-            rss_megabytes=round(_rss_bytes(pid) / 1e6, 1),
+            rss_megabytes=round(rss_bytes(pid) / 1e6, 1),
             pass_milliseconds=round(
                 1000 * grew(f"rung_loop_duration_seconds_sum{pool}") / grew(f"rung_loop_duration_seconds_count{pool}"),
                 1,
@@ -135,9 +139,9 @@ def _wait_until_quiet(pid: int) -> None:
     deadline = time.monotonic() + STEADY_SECONDS
     last = float("inf")
     while time.monotonic() < deadline:
-        began = _cpu_seconds(pid)
+        began = cpu_seconds(pid)
         time.sleep(5)
-        used = _cpu_seconds(pid) - began
+        used = cpu_seconds(pid) - began
         if used <= last * 1.1 and last <= used * 1.5 + 0.1:
             return
         last = used

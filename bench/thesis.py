@@ -30,6 +30,7 @@ from rung_demo.stages import Stages
 from rung_loadgen.trace import Trace
 from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
 from rung_sim.experiments import setting
+from rung_sim.experiments.page import Page
 
 INPUTS, ROWS, WIDTH = 16, 128, 512
 MILLISECONDS = {"ants": (9, 17, 32, 60, 100), "cifar10": (12, 25, 50, 95, 160), "cifar100": (15, 33, 70, 130, 230)}
@@ -279,6 +280,14 @@ def seen(path: Path, warm_up_seconds: int = WARM_UP_SECONDS) -> Live:
         ),
         sentence=total.sentence(),
     )
+
+
+def tell(page: Page, folder: Path, name: str, stages: Stages) -> None:
+    """Write a benchmark's page beside its recordings, and say what is in it."""
+    page.write(folder, name)
+    for line in page.findings:
+        stages.say(line)
+    stages.say(f"The page and every recording: {folder}")
 
 
 def mean(values: list[float]) -> float:

@@ -61,8 +61,6 @@ class Follower:
     cluster: str
     taken: dict[str, int] = field(default_factory=dict)
     """By kind: the newest version that it has taken over."""
-    fault: str = ""
-    """Why it refused the newest it was sent; empty when it did not."""
 
 
 class XdsServer:
@@ -169,10 +167,9 @@ class XdsServer:
                     continue
                 asked[request.type_url] = frozenset(request.resource_names)
                 if request.HasField("error_detail"):
-                    follower.fault = request.error_detail.message
-                    logger.error("The balancer %s refuses its configuration: %s", follower.node, follower.fault)
+                    fault = request.error_detail.message
+                    logger.error("The balancer %s refuses its configuration: %s", follower.node, fault)
                 elif request.response_nonce and request.version_info.isdigit():
-                    follower.fault = ""
                     follower.taken[request.type_url] = int(request.version_info)
                 await self._wake()
         finally:
