@@ -56,7 +56,7 @@ images: setup ## Build the container images (with buildah) and load them into th
 	$(BIN)/python -m rung_devcluster images $(ARGS)
 
 # ---------------------------------------------------------------- benchmarks
-.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live bench-reflex bench-growth bench-fleet
+.PHONY: bench-swap bench-operator bench-profiler bench-porting bench-policies bench-live bench-reflex bench-growth bench-fleet bench-faults
 bench-swap: setup setup-triton ## 200 swaps under load: failed requests, swap times, worst latency
 	$(BIN)/python bench/bench_swap.py $(ARGS)
 
@@ -83,6 +83,9 @@ bench-growth: setup ## One operator with 1 to 100 simulated servers: its loop, C
 
 bench-fleet: setup ## Three servers behind the balancer, with a real trace (root; 40 minutes; ARGS="--data FOLDER")
 	$(BIN)/python bench/bench_fleet.py $(ARGS)
+
+bench-faults: setup ## What a server killed, hung, slow, cut off, ... costs its clients (root; 30 minutes; ARGS="--data FOLDER")
+	$(BIN)/python bench/bench_faults.py $(ARGS)
 
 # ---------------------------------------------------------------- experiments
 .PHONY: experiment

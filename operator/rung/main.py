@@ -24,6 +24,7 @@ from rung.control.metrics import Metrics
 from rung.control.porting_manifests import Templates
 from rung.control.supervisor import Supervisor
 from rung.control.view import ClusterView, NodeFacts, ServerPod, may_serve, read_node, read_pod
+from rung.kopf_start import start_quietly
 
 if TYPE_CHECKING:
     from rung.adapters.xds import XdsServer
@@ -178,6 +179,7 @@ def run(
     templates: Templates | None = None,
 ) -> None:
     """Run the operator until it is told to stop (SIGTERM, SIGINT). Raises CannotStart with a sentence."""
+    start_quietly()
     memo = kopf.Memo(listen=listen, balancer_listen=balancer_listen, templates=templates)
     try:
         kopf.run(

@@ -157,4 +157,4 @@ def _task(
                 f"{name}: no version of {task.name} has a profile for the hardware class {hardware_class}; "
                 f"there are {', '.join(known) or 'none at all'}: say --hardware-class"
             )
-    return SimulatedTask(core_task(task, tuple(core_version(version) for version in mine), ()), services)
+    return SimulatedTask(core_task(task, tuple(core_version(version) for version in mine), frozenset()), services)

@@ -12,12 +12,13 @@ import io
 import json
 import socket
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from math import ceil
+from itertools import pairwise
+from math import ceil, inf, isfinite
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -69,7 +70,9 @@ _CPU = {
     CpuSource.CADVISOR: ("container_cpu_usage_seconds_total", ',container="triton"'),
 }
 OVERLAP_SECONDS = {CpuSource.AGENT: 10, CpuSource.CADVISOR: 45}
-"""So much of what was read before is read again: a rate needs the sample before it, and cAdvisor has few."""
+"""No more than this of what was read before is read again: a rate needs the sample before it, and cAdvisor has few."""
+SLACK_SECONDS = 0.5
+"""Scrapes and queries are not made to the moment."""
 _REQUESTS = {
     "success": "nv_inference_request_success",
     "failure": "nv_inference_request_failure",
@@ -101,6 +104,8 @@ class Prometheus:
         self._range_seconds = range_seconds
         self._read: tuple[float, frozenset[str]] | None = None
         """When the last call that had an answer began, and what it was for."""
+        self._overlap_seconds = float(OVERLAP_SECONDS[cpu_source])
+        """How much of what it read has to be read again."""
         self._deadline_seconds = deadline_seconds
         names = ("cpu_seconds", *_REQUESTS, *(["gate"] if gates else []))
         self._lines = {name: PrometheusLine(url, deadline_seconds, max_response_bytes, verify) for name in names}
@@ -121,12 +126,13 @@ class Prometheus:
         wanted = frozenset(pods)
         self._read = (began, wanted)
         by_signal = {name: _by_pod(found, wanted) for name, found in zip(queries, results, strict=True)}
+        self._overlap_seconds = overlap_seconds(by_signal.values(), OVERLAP_SECONDS[self._cpu_source])
         return PoolSignals(**by_signal)
 
     def _span_seconds(self, pods: Collection[str], now_monotonic: float) -> int:
         if self._read is None or not self._read[1].issuperset(pods):
             return self._range_seconds
-        return min(self._range_seconds, ceil(now_monotonic - self._read[0]) + OVERLAP_SECONDS[self._cpu_source])
+        return min(self._range_seconds, ceil(now_monotonic - self._read[0] + self._overlap_seconds))
 
     def queries(self, namespace: str, pods: Collection[str], span_seconds: int) -> dict[str, str]:
         """Return the query of each signal (PromQL, an instant query of a range selector)."""
@@ -311,6 +317,30 @@ def _by_pod(found: list[RawSeries], wanted: frozenset[str]) -> dict[str, tuple[R
         if pod in wanted:
             by_pod.setdefault(pod, []).append(series)
     return {pod: tuple(series) for pod, series in by_pod.items()}
+
+
+def overlap_seconds(signals: Iterable[Mapping[str, Sequence[RawSeries]]], most_seconds: float) -> float:
+    """Return how far back the next query must reach from when this one was made, to have every pod's newest sample.
+
+    The newest sample of all may be as old as scrapes are apart; that of another pod is older by what is seen here. A
+    pod that lags behind by more than `most_seconds` is not waited for.
+    """
+    newest: list[float] = []
+    apart = 0.0
+    for pods in signals:
+        for series in pods.values():
+            times = [s.time_seconds for s in max((one.samples for one in series), key=_last, default=())]
+            if times and all(map(isfinite, times)):
+                newest.append(times[-1])
+                apart = max([apart, *(after - before for before, after in pairwise(times))])
+    if apart <= 0.0:
+        return most_seconds
+    lags = (max(newest) - time for time in newest)
+    return min(most_seconds, apart + max(lag for lag in lags if lag <= most_seconds) + SLACK_SECONDS)
+
+
+def _last(samples: Sequence[Sample]) -> float:
+    return samples[-1].time_seconds if samples else -inf
 
 
 def _escape_regex(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
+from typing import TypeVar
 
 from rung.adapters.prometheus import MetricsUnavailable, PoolSignals, Prometheus
 from rung.api import InferenceTask, ModelVersion, ServiceClass, ServingPool
@@ -12,7 +13,7 @@ from rung.api.task import DemandSource
 from rung.control.history import History
 from rung.control.observation import Observation
 from rung.control.servers import ServerWorker
-from rung.control.view import ClusterView, ServerPod, matches
+from rung.control.view import ClusterView, matches
 from rung.core.classes import with_assumed_profiles
 from rung.core.signals import LONGEST_GAP_SECONDS, RawSeries, age_seconds
 from rung.core.snapshot import Mode, PoolSnapshot, Profile, ServerState, TaskState, Version
@@ -25,6 +26,8 @@ class Signals:
     raw: PoolSignals = field(default_factory=PoolSignals)
     problem: str = ""
 
+
+_T = TypeVar("_T")
 
 NO_SIGNALS = Signals(problem="no server to ask for")
 
@@ -94,10 +97,9 @@ def hardware_classes(view: ClusterView, pool: ServingPool, workers: Mapping[str,
     return found
 
 
-def core_task(task: InferenceTask, versions: tuple[Version, ...], pods: Iterable[ServerPod]) -> TaskState:
-    """Reduce an InferenceTask to what policies read."""
+def core_task(task: InferenceTask, versions: tuple[Version, ...], servers: frozenset[str]) -> TaskState:
+    """Reduce an InferenceTask to what policies read. `servers` are those that its selector finds."""
     spec = task.spec
-    servers = frozenset(pod.name for pod in pods if matches(spec.server_selector, pod.labels))
     return TaskState(
         name=task.name,
         versions=versions,
@@ -133,23 +135,32 @@ def build_snapshot(
     pods = [worker.pod for worker in workers.values()]
     history = history or History(inf)
     history.keep(workers)
+    by_model = {task.model: task.name for task in tasks}
     servers = tuple(
         _server(
             worker,
             now_seconds=now_seconds,
             view=view,
             pool=pool,
-            tasks=tasks,
+            tasks=by_model,
             signals=signals,
             sha256=sha256,
             history=history,
         )
         for worker in workers.values()
     )
+    # Tasks that belong together have the same selector.
+    places: dict[frozenset[tuple[str, str]], frozenset[str]] = {}
+    for selector in (task.spec.server_selector for task in tasks):
+        key = frozenset(selector.items())
+        if key not in places:
+            places[key] = frozenset(pod.name for pod in pods if matches(selector, pod.labels))
     return PoolSnapshot(
         time_seconds=now_seconds,
         servers=servers,
-        tasks=tuple(core_task(task, versions[task.name], pods) for task in tasks),
+        tasks=tuple(
+            core_task(task, versions[task.name], places[frozenset(task.spec.server_selector.items())]) for task in tasks
+        ),
     )
 
 
@@ -159,37 +170,44 @@ def _server(
     now_seconds: float,
     view: ClusterView,
     pool: ServingPool,
-    tasks: Sequence[InferenceTask],
+    tasks: Mapping[str, str],
     signals: Signals,
     sha256: Mapping[str, Mapping[int, str]],
     history: History,
 ) -> ServerState:
+    """Put together what is known of a server; `tasks` has the name of the task of each model."""
     pod, seen = worker.pod, worker.observation
     capacity_cores = view.capacity_cores(pod) or 0.0
     known = history.update(pod.name, signals.raw, capacity_cores)
-    loaded = {task.name: seen.loaded[task.model] for task in tasks if seen.loaded.get(task.model)}
+    # Of a pool's tasks most may be elsewhere: only what is here is looked at.
+    loaded = {task: versions for task, versions in _by_task(seen.loaded, tasks).items() if versions}
+    broken = {breakage.model for breakage in worker.broken.all()} & tasks.keys()
     return ServerState(
         name=pod.name,
         hardware_class=view.hardware_class(pod, pool.spec.hardware_class_label),
         capacity_cores=capacity_cores,
         ready=pod.ready and not pod.terminating and seen.reachable,
         utilization=known.utilization,
-        demand={task.name: known.demand[task.model] for task in tasks if task.model in known.demand},
-        pending={task.name: known.pending[task.model] for task in tasks if task.model in known.pending},
-        late={task.name: known.late[task.model] for task in tasks if task.model in known.late},
+        demand=_by_task(known.demand, tasks),
+        pending=_by_task(known.pending, tasks),
+        late=_by_task(known.late, tasks),
         active={task: max(versions) for task, versions in loaded.items()},
         loaded=loaded,
         available=_available(tasks, seen, sha256),
-        broken={task.name: worker.broken.waiting(task.model, now_seconds) for task in tasks},
+        broken={tasks[model]: worker.broken.waiting(model, now_seconds) for model in sorted(broken)},
     )
 
 
+def _by_task(by_model: Mapping[str, _T], tasks: Mapping[str, str]) -> dict[str, _T]:
+    return {tasks[model]: value for model, value in by_model.items() if model in tasks}
+
+
 def _available(
-    tasks: Iterable[InferenceTask], seen: Observation, sha256: Mapping[str, Mapping[int, str]]
+    tasks: Mapping[str, str], seen: Observation, sha256: Mapping[str, Mapping[int, str]]
 ) -> dict[str, frozenset[int]] | None:
     if seen.inventory is None:
         return None
-    return {task.name: seen.files(task.model, sha256[task.name]) for task in tasks}
+    return {task: seen.files(model, sha256[task]) for model in seen.inventory.tasks if (task := tasks.get(model))}
 
 
 def metrics_problem(signals: Signals, snapshot: PoolSnapshot, pool: ServingPool) -> str:

@@ -13,9 +13,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from rung.adapters.kubernetes import Cluster, Conflict, KubernetesError, NotFound, Refused
+from rung.api import ServingPool
 from rung.api.base import Resource
 from rung.control.metrics import Metrics
 
@@ -23,12 +25,13 @@ logger = logging.getLogger(__name__)
 
 NUMBERS_EVERY_SECONDS = 5.0
 NUMBERS_A_SECOND = 4.0
-"""With many objects, statuses of which only numbers moved wait longer: the API server gets at most so many a second."""
+"""With many objects, statuses of which only numbers moved wait longer: the API server gets at most so many a second.
+Those of pools, which are few, never do."""
 RETRY_AFTER_SECONDS = 2.0
 EVENTS_KEPT = 500
 WRITES_AT_ONCE = 8
 
-_MOVING = frozenset({"utilization", "expectedUtilization", "demand", "message", "numbers"})
+_MOVING = frozenset({"utilization", "expectedUtilization", "demand", "reason", "message", "numbers", "policyMemory"})
 """Fields that move all the time: on their own they are worth a write only now and then."""
 
 
@@ -64,9 +67,10 @@ class Publisher:
         self._cluster = cluster
         self._metrics = metrics
         self._wanted: dict[ObjectKey, Mapping[str, Any]] = {}
-        self._waiting: set[ObjectKey] = set()
-        """Those of which the newest status is not written yet."""
-        self._written: dict[ObjectKey, tuple[float, Mapping[str, Any]]] = {}
+        self._waiting: dict[ObjectKey, float] = {}
+        """Those of which the newest status is not written yet, and when it is to be (monotonic seconds)."""
+        self._written: dict[ObjectKey, tuple[float, Any]] = {}
+        """When a status was last written, and the part of it that matters."""
         self._notes: deque[Note] = deque(maxlen=EVENTS_KEPT)
         self._wake = asyncio.Event()
         self._failing = False
@@ -76,14 +80,14 @@ class Publisher:
         if self._wanted.get(key) == status:
             return
         self._wanted[key] = status
-        self._waiting.add(key)
+        self._waiting[key] = self._due(key, status)
         self._wake.set()
 
     def forget(self, key: ObjectKey) -> None:
         """Stop keeping the status of an object that is gone."""
         self._wanted.pop(key, None)
         self._written.pop(key, None)
-        self._waiting.discard(key)
+        self._waiting.pop(key, None)
 
     def note(self, note: Note) -> None:
         """Post an event, once, when the API server takes it. The oldest are dropped when too many wait."""
@@ -94,8 +98,7 @@ class Publisher:
         """Write until cancelled."""
         while True:
             try:
-                waits = [self._due(key) for key in self._waiting]
-                pause = min(waits, default=60.0)
+                pause = min(self._waiting.values(), default=inf) - time.monotonic()
                 if not self._notes and pause > 0:
                     self._wake.clear()
                     try:
@@ -114,23 +117,24 @@ class Publisher:
         """Write everything that waits, as far as the deadline allows: for a graceful stop."""
         try:
             async with asyncio.timeout(deadline_seconds):
-                self._written = {key: (float("-inf"), written) for key, (_, written) in self._written.items()}
+                self._waiting = dict.fromkeys(self._waiting, -inf)
                 await self._write_once()
         except TimeoutError:
             logger.warning("Some statuses were not written before the stop")
 
-    def _due(self, key: ObjectKey) -> float:
-        """Seconds until this status should be written; 0 or less is now."""
+    def _due(self, key: ObjectKey, status: Mapping[str, Any]) -> float:
+        """Return when this status should be written: at once when something that matters changed."""
         if key not in self._written:
-            return 0.0
+            return -inf
         written_at, written = self._written[key]
-        if _still(written) != _still(self._wanted[key]):
-            return 0.0
-        pause = max(NUMBERS_EVERY_SECONDS, len(self._waiting) / NUMBERS_A_SECOND)
-        return written_at + pause - time.monotonic()
+        if written != _still(status):
+            return -inf
+        crowd = len(self._waiting) if key.kind != ServingPool.NAMES.kind else 0
+        return written_at + max(NUMBERS_EVERY_SECONDS, crowd / NUMBERS_A_SECOND)
 
     async def _write_once(self) -> bool:
-        due = [key for key in self._waiting if self._due(key) <= 0]
+        now = time.monotonic()
+        due = [key for key, when in self._waiting.items() if when <= now]
         gate = asyncio.Semaphore(WRITES_AT_ONCE)
 
         async def write(key: ObjectKey) -> bool:
@@ -171,9 +175,12 @@ class Publisher:
 
     def _is_written(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
         if key in self._wanted:
-            self._written[key] = (time.monotonic(), status)
-            if self._wanted[key] == status:
-                self._waiting.discard(key)
+            self._written[key] = (time.monotonic(), _still(status))
+            newest = self._wanted[key]
+            if newest == status:
+                self._waiting.pop(key, None)
+            else:
+                self._waiting[key] = self._due(key, newest)
 
     async def _write_note(self, note: Note) -> bool:
         about = note.about

@@ -227,7 +227,8 @@ class Turn:
 def _facts(seen: Pass, task: InferenceTask) -> object:
     """What must be in a task's status within a second, when it changes."""
     state = seen.state(task)
-    codes = tuple(reason.code for reason in seen.reasons(task.name))
+    # One quiet reason for another says nothing that could not wait for its turn.
+    codes = tuple(reason.code for reason in seen.reasons(task.name) if reason.code not in QUIET)
     servers = tuple(
         (
             server.name,
@@ -247,7 +248,7 @@ def _version_facts(seen: Pass, task: InferenceTask) -> object:
     servers = seen.servers_of(seen.state(task))
     return (
         tuple((version.metadata.uid, version.metadata.generation) for version in seen.versions[task.name]),
-        tuple(server.available and server.available[task.name] for server in servers),
+        tuple(server.available and server.available.get(task.name) for server in servers),
         tuple(each for s in servers for each in seen.workers[s.name].broken.all() if each.model == task.model),
     )
 

@@ -18,6 +18,7 @@ from rung.adapters.agent import AgentClient, AgentError, Inventory, Reflex
 from rung.adapters.triton import DeadlineExceeded, IndexEntry, Refused, State, TritonClient, TritonError
 from rung.control.backoff import BrokenVersions
 from rung.control.balancing import Balancing
+from rung.control.hint import Hint
 from rung.control.observation import REVIVE, STANDBY, Finished, Observation, Want
 from rung.control.revive import dead_versions, revive
 from rung.control.standby import Squeeze
@@ -39,8 +40,6 @@ OUTCOMES_KEPT = 256
 OLDEST_MEMORY_SECONDS = 30.0
 """Memory that was measured longer ago than this says nothing about now."""
 LOADS_KEPT = 64
-TELL_AGAIN_SECONDS = 30.0
-"""So often an agent is told what its gate shall do, though nothing changed."""
 
 
 class ServerWorker:
@@ -68,10 +67,10 @@ class ServerWorker:
         """Keeps requests away while something is loaded; None: it is loaded beside them."""
         self.squeeze = Squeeze()
         """How many standbys its memory allows."""
-        self._told: tuple[Reflex, float] | None = None
-        """What the agent was told last for its gate, and when."""
         self._triton = TritonClient(pod.triton_address)
         self._agent = AgentClient(pod.agent_address)
+        self._files_hint = Hint(self._agent.put_wanted)
+        self._gate_hint = Hint(self._agent.put_reflex)
         self._turns = turns
         self._wall_clock = wall_clock
         self._wanted: dict[str, Want] = {}
@@ -160,22 +159,11 @@ class ServerWorker:
         )
         try:
             if self._wanted_files:
-                await self._agent.put_wanted(self._wanted_files)
-            await self._tell_gate()
+                await self._files_hint.say(self._wanted_files)
+            await self._gate_hint.say(self.reflex)
         except AgentError as error:
             # A hint that was not taken: what the agent said before counts all the same.
             self.observation = replace(self.observation, inventory_message=str(error))
-
-    async def _tell_gate(self) -> None:
-        """Say for which tasks the gate chooses: where that changed, and now and then, as an agent may have lost it."""
-        now = time.monotonic()
-        if self._told is not None:
-            before, told = self._told
-            if before == self.reflex and (not before.tasks or now - told < TELL_AGAIN_SECONDS):
-                return
-        reflex = self.reflex
-        await self._agent.put_reflex(reflex)
-        self._told = reflex, now
 
     def _forgive_new_files(self, inventory: Inventory) -> None:
         """Let a broken version be tried at once when its files were fetched anew."""

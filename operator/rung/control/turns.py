@@ -7,6 +7,7 @@ model keeps no other server from the models that it would like to load next.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -55,9 +56,10 @@ class LoadTurns:
 
     def _give(self) -> None:
         loading = [ask for ask in self._asks if ask.loads]
+        busy = {id(ask.server) for ask in loading}
+        servers_of = Counter(ask.model for ask in loading)
         for ask in self._asks:
-            if ask.answer.done() or any(other.server is ask.server for other in loading):
-                continue
-            if sum(other.model == ask.model for other in loading) < self.width:
+            if not ask.answer.done() and id(ask.server) not in busy and servers_of[ask.model] < self.width:
                 ask.answer.set_result(True)
-                loading.append(ask)
+                busy.add(id(ask.server))
+                servers_of[ask.model] += 1

@@ -208,10 +208,14 @@ def _target(series: RawSeries) -> tuple[str, str]:
 
 
 def _newest_target(series: Iterable[RawSeries]) -> tuple[str, str] | None:
-    newest: dict[tuple[str, str], float] = {}
+    by_target: dict[tuple[str, str], list[RawSeries]] = {}
     for one in series:
+        by_target.setdefault(_target(one), []).append(one)
+    if len(by_target) < 2:
+        return next(iter(by_target), None)
+    newest: dict[tuple[str, str], float] = {}
+    for target, one in ((target, one) for target, found in by_target.items() for one in found):
         times = (sample.time_seconds for sample in one.samples if isfinite(sample.time_seconds))
-        target = _target(one)
         newest[target] = max(newest.get(target, float("-inf")), max(times, default=float("-inf")))
     return min(newest, key=lambda target: (-newest[target], target), default=None)
 

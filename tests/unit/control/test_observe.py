@@ -112,13 +112,14 @@ def test_versions_are_made_again_only_where_they_changed() -> None:
 
 
 def test_a_task_keeps_what_its_owner_asks_for() -> None:
-    state = core_task(make_task(minAccuracy=0.8, maxMetric=0.1, weight=2, mode="Pinned", pinnedVersion=3), (), [POD])
+    asked = make_task(minAccuracy=0.8, maxMetric=0.1, weight=2, mode="Pinned", pinnedVersion=3)
+    state = core_task(asked, (), frozenset())
     assert (state.min_accuracy, state.max_metric, state.weight) == (0.8, 0.1, 2)
     assert (state.mode, state.pinned_version, state.slo_latency_seconds) == (Mode.PINNED, 3, 0.4)
     assert state.servers is None, "every server"
-    chosen = core_task(make_task(serverSelector={"zone": "a"}), (), [POD, replace(POD, name="s2", labels={})])
+    chosen = core_task(make_task(serverSelector={"zone": "a"}), (), frozenset({"s1"}))
     assert chosen.servers == frozenset({"s1"})
-    assert core_task(make_task(demand={"source": "Declared", "rate": 3}), (), []).declared_demand_rps == 3
+    assert core_task(make_task(demand={"source": "Declared", "rate": 3}), (), frozenset()).declared_demand_rps == 3
 
 
 async def test_a_server_as_it_was_seen() -> None:

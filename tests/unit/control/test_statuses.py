@@ -344,7 +344,7 @@ async def test_statuses_are_handed_on_only_when_they_changed_and_forgotten_with_
     assert kinds == ["InferenceTask", *["ModelVersion"] * 4, "ServingPool"]
     report.publisher._waiting.clear()
     report.reporter.report(site.look(), [])
-    assert report.publisher._waiting == set()
+    assert report.publisher._waiting == {}
     report.reporter.report(site.look(versions=VERSIONS[:3]), [])
     assert "digits-4" not in {key.name for key in report.publisher._wanted}
 
