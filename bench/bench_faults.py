@@ -281,7 +281,7 @@ def report(run: Run, faults: tuple[Fault, ...], window_seconds: int, scale: floa
         title="Live: faults under load",
         question=(
             f"Three Tritons of {CORES} cores behind the chart's balancer (a real Envoy), each task on two, Frontier "
-            f"with the reflex, objective {100 * OBJECTIVE:g} %: what does each fault cost the clients, who repeat nothing? "
+            f"with the reflex, objective {100 * OBJECTIVE:g} %: what does each fault cost clients that repeat nothing? "
             f"In each window of {window_seconds} s the same slice of the Twitter trace comes with the thesis' waves, "
             f"{rate:.0f} requests/s in the mean ({LOAD:g} times the low load of bench-fleet, {scale:.2f} times the "
             f"simulator's), and {BEGINS_SECONDS} s into it the fault begins."

@@ -156,7 +156,7 @@ class PoolServerStatus(Model):
     expected_utilization: NotNegative | None = None
     """What the profiles predict for its allocation at today's demand."""
     phase: PoolServerPhase
-    """Pending, Serving, Swapping or NotReady."""
+    """Pending, Serving, Swapping, Drained or NotReady."""
     message: Text = ""
     """More about the phase, for people."""
 

@@ -91,6 +91,7 @@ class Balancing:
         self._xds = xds
         self._seen: Pass | None = None
         self._drained: set[str] = set()
+        self._waits: dict[str, str] = {}
         self._back = asyncio.Event()
         self._gates: dict[str, asyncio.Task[None]] = {}
 
@@ -103,6 +104,10 @@ class Balancing:
     def has_balancer(self) -> bool:
         """Whether any Envoy asks for this pool, and so spreads its requests as it is told."""
         return self._xds is not None and bool(self._xds.followers(self._name))
+
+    def waits(self, server: str) -> str:
+        """Say what a server waits for that is to be drained; empty when it is not, or was."""
+        return self._waits.get(server, "")
 
     def spreads(self, server: str) -> bool:
         """Tell whether something would keep requests away from a server."""
@@ -130,7 +135,10 @@ class Balancing:
 
         Yields nothing when it gets none, else why it is not drained: then it goes on as it is.
         """
-        why = await self._drain(server)
+        try:
+            why = await self._drain(server)
+        finally:
+            self._waits.pop(server, None)
         self._count(server, not why)
         try:
             yield why
@@ -148,6 +156,7 @@ class Balancing:
                 break
             if not found.passes or time.monotonic() > ends:
                 return found.sentence
+            self._waits[server] = found.sentence
             self._back.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, ends - time.monotonic())):

@@ -272,6 +272,16 @@ def failing_versions(
     return {model: frozenset(versions) for model, versions in found.items()}
 
 
+def answering_versions(success: Iterable[RawSeries], since_seconds: float) -> dict[str, frozenset[int]]:
+    """Return, by model, the versions that answered between a server's newest scrapes, if these are not older."""
+    found: dict[str, set[int]] = {}
+    for series in success:
+        model, version = _model_version(series)
+        if model and version.isdigit() and _rose(series) and series.samples[-1].time_seconds >= since_seconds:
+            found.setdefault(model, set()).add(int(version))
+    return {model: frozenset(versions) for model, versions in found.items()}
+
+
 def _model_version(series: RawSeries) -> tuple[str, str]:
     return series.labels.get("model", ""), series.labels.get("version", "")
 

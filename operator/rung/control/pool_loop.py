@@ -21,6 +21,7 @@ from rung.control.observe import (
     NO_SIGNALS,
     CoreVersions,
     Signals,
+    answering_versions,
     build_snapshot,
     demand_problem,
     failing_versions,
@@ -186,6 +187,7 @@ class PoolLoop:
         raw, since = signals.raw, now_seconds - pool.spec.metrics.max_age.seconds
         for name, worker in self.workers.items():
             # Also without fresh signals: what failed when they were last there is not known to fail now.
+            worker.answered(answering_versions(raw.success.get(name, ()), since))
             worker.suspect(failing_versions(raw.success.get(name, ()), raw.failure.get(name, ()), since))
         # An operator that starts says nothing before it has looked at its servers: what the statuses say still holds.
         self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())

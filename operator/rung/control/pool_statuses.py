@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from rung.api import Condition, Cpu, Decision, PoolServerPhase, PoolServerStatus, ServingPoolStatus, with_conditions
+from rung.control.servers import ServerWorker
 from rung.control.statuses import LONGEST_MESSAGE, Pass
 from rung.core.classes import CAUTION
 from rung.core.plan import ServerPlan
@@ -39,7 +40,7 @@ def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> Po
         loads = ", ".join(sorted(worker.swapping()))
         phase, message = PoolServerPhase.DRAINED, f"gets no requests while it loads {loads}"
     elif worker.swapping():
-        phase, message = PoolServerPhase.SWAPPING, ", ".join(sorted(worker.swapping()))
+        phase, message = PoolServerPhase.SWAPPING, _progress(worker)
     elif not server.active:
         phase, message = PoolServerPhase.PENDING, worker.observation.inventory_message or "serves nothing yet"
     else:
@@ -59,6 +60,17 @@ def _pool_server(seen: Pass, server: ServerState, plan: ServerPlan | None) -> Po
         phase=phase,
         message=message[:LONGEST_MESSAGE],
     )
+
+
+def _progress(worker: ServerWorker) -> str:
+    """Say what a server loads, and what waits for what: the order and the pace of the loads."""
+    places = worker.waiting()
+    loads = [
+        f"{model} (waits to load, number {places[model]})" if model in places else model
+        for model in sorted(worker.swapping())
+    ]
+    waits = worker.balancing.waits(worker.pod.name) if worker.balancing is not None else ""
+    return ", ".join(loads) + (f"; before it is drained it waits: {waits}" if waits else "")
 
 
 def _pool_conditions(

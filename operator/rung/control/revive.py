@@ -20,10 +20,11 @@ async def dead_versions(
     config_text: str,
     deadlines: Deadlines = DEFAULT_DEADLINES,
     failing: frozenset[int] = frozenset(),
+    versions: frozenset[int] | None = None,
 ) -> frozenset[int]:
-    """Return the versions that are ready by the index, and whose process is dead.
+    """Return which of these versions (by default those that are ready by the index) have a process that is dead.
 
-    Costs one inference on zeros for each loaded version. A version that is slow, or doesn't take zeros, isn't dead;
+    Costs one inference on zeros for each of them. A version that is slow, or doesn't take zeros, isn't dead;
     unless it is one of the `failing`, whose requests were last seen to fail, all of them: each takes a second to, so
     under load the zeros wait behind them without end.
     Raises Unreachable, DeadlineExceeded, Refused when the server doesn't give its index.
@@ -40,7 +41,9 @@ async def dead_versions(
             return False
         return False
 
-    ready = sorted(ready_versions(await server.index(deadlines.query), task))
+    if versions is None:
+        versions = ready_versions(await server.index(deadlines.query), task)
+    ready = sorted(versions)
     dead = await asyncio.gather(*(is_dead(number) for number in ready))
     return frozenset(number for number, is_so in zip(ready, dead, strict=True) if is_so)
 

@@ -25,14 +25,15 @@ from rung.control.standby import Squeeze
 from rung.control.swap import Deadlines, Kind, MemoryBudget, Outcome, SwapOutcome, apply, load_standbys
 from rung.control.turns import LoadTurns
 from rung.control.view import ServerPod
+from rung.control.vitals import Vitals
 from rung.core.plan import Target
 from rung.core.swap_steps import wanted_versions
 
 logger = logging.getLogger(__name__)
 
 INDEX_DEADLINE_SECONDS = 2.0
-HEALTH_EVERY_SECONDS = 10.0
-"""Each loaded version is asked this often whether its process lives, and at once when requests fail."""
+HEALTH_EVERY_SECONDS = 5.0
+"""So often it is looked which loaded versions are to be asked whether they live; at once when requests fail."""
 SHORTEST_HEALTH_PAUSE_SECONDS = 2.0
 ROUNDS_IN_A_ROW = 4
 """After so many tries a model that still differs waits for the next look at its server."""
@@ -81,6 +82,7 @@ class ServerWorker:
         self._own_loads: deque[tuple[float, int]] = deque(maxlen=LOADS_KEPT)
         self._changed_seconds = 0.0
         self._failing: Mapping[str, frozenset[int]] = {}
+        self._vitals = Vitals()
         self._suspicion = asyncio.Event()
 
     # ------------------------------------------------------------------ life
@@ -183,6 +185,10 @@ class ServerWorker:
     def swapping(self) -> frozenset[str]:
         """Return the models that are being brought to their target right now."""
         return frozenset(model for model, task in self._swaps.items() if not task.done())
+
+    def waiting(self) -> dict[str, int]:
+        """Return the models that wait for a turn to load, each with its place among all that wait in the pool."""
+        return self._turns.places(self)
 
     # ------------------------------------------------------------------ what is wanted
 
@@ -374,6 +380,10 @@ class ServerWorker:
 
     # ------------------------------------------------------------------ versions whose process died
 
+    def answered(self, answering: Mapping[str, frozenset[int]]) -> None:
+        """Say which versions clients had answers from just now, by model: these are not asked."""
+        self._vitals.heard(answering, time.monotonic())
+
     def suspect(self, failing: Mapping[str, frozenset[int]]) -> None:
         """Say of which versions requests fail now, by model: these are looked at now, not at the next round."""
         self._failing = {model: versions for model, versions in failing.items() if model in self._wanted}
@@ -397,14 +407,16 @@ class ServerWorker:
             await asyncio.sleep(SHORTEST_HEALTH_PAUSE_SECONDS)
 
     async def _check_health(self, model: str) -> None:
-        """Ask each loaded version of a model for an answer, and load those again whose process is dead."""
+        """Ask the versions of a model that were not heard of lately, and load those again whose process is dead."""
         config = self._config(model)
-        if not self.observation.reachable or not config or not self.observation.loaded.get(model):
+        loaded, failing = self.observation.loaded.get(model, frozenset()), self._failing.get(model, frozenset())
+        asked = self._vitals.due(model, loaded, failing, time.monotonic())
+        if not self.observation.reachable or not config or not asked:
             return
-        failing = self._failing.get(model, frozenset())
         if model in self.swapping() or self._is_held_back(model):
             return
-        dead = await dead_versions(self._triton, model, config_text=config, failing=failing)
+        dead = await dead_versions(self._triton, model, config_text=config, failing=failing, versions=asked)
+        self._vitals.heard({model: asked - dead}, time.monotonic())
         # Asked while nothing held the swaps back, so one may have begun since: then it is the next round's matter.
         if dead and model in self._wanted and model not in self.swapping():
             self._swaps[model] = asyncio.create_task(self._revive(model, config, failing, dead), name=f"revive {model}")

@@ -65,12 +65,14 @@ class Pass:
         object.__setattr__(self, "states", {state.name: state for state in self.snapshot.tasks})
         object.__setattr__(self, "_plans", {plan.server: plan for plan in self.plan.servers})
         object.__setattr__(self, "_ladders", {})
+        object.__setattr__(self, "_servers", {server.name: server for server in self.snapshot.servers})
 
     states: Mapping[str, TaskState] = field(init=False, repr=False)
     """The tasks as the policy saw them, by name."""
     _reasons: Mapping[str, list[Reason]] = field(init=False, repr=False)
     _plans: Mapping[str, ServerPlan] = field(init=False, repr=False)
     _ladders: dict[tuple[str, str], tuple[Version, ...]] = field(init=False, repr=False)
+    _servers: Mapping[str, ServerState] = field(init=False, repr=False)
 
     @property
     def time(self) -> datetime:
@@ -83,7 +85,9 @@ class Pass:
 
     def servers_of(self, task: TaskState) -> tuple[ServerState, ...]:
         """The servers that a task belongs on."""
-        return tuple(s for s in self.snapshot.servers if task.servers is None or s.name in task.servers)
+        if task.servers is None:
+            return self.snapshot.servers
+        return tuple(self._servers[name] for name in sorted(task.servers) if name in self._servers)
 
     def target(self, task: str, server: str) -> Target | None:
         """What the plan wants for a task on a server."""

@@ -54,6 +54,11 @@ class LoadTurns:
             if ask.server is server and ask.model == model and not ask.answer.done():
                 ask.answer.set_result(False)
 
+    def places(self, server: object) -> dict[str, int]:
+        """Return the models for which a server waits, each with its place among all that wait, from 1."""
+        waiting = [ask for ask in self._asks if not ask.answer.done()]
+        return {ask.model: place for place, ask in enumerate(waiting, 1) if ask.server is server}
+
     def _give(self) -> None:
         loading = [ask for ask in self._asks if ask.loads]
         busy = {id(ask.server) for ask in loading}

@@ -14,6 +14,7 @@ from rung.api import InferenceTask, ModelVersion, ServingPool, parse_pool, parse
 from rung.control.observe import (
     CoreVersions,
     Signals,
+    answering_versions,
     build_snapshot,
     core_task,
     core_version,
@@ -218,6 +219,15 @@ def test_versions_fail_when_requests_fail_and_none_succeeds() -> None:
     assert failing_versions([counter("3", 7, 7)], failure, 2.1) == {}, "of long ago"
     assert failing_versions([], [series({2.0: 9}, model="digits", version="3")], 0.0) == {}, "one sample tells nothing"
     assert failing_versions([], [series({1.0: 1, 2.0: 2}, model="digits")], 0.0) == {}, "of no known version"
+
+
+def test_versions_answer_whose_counters_rose_just_now() -> None:
+    def counter(version: str, before: float, after: float) -> RawSeries:
+        return series({1.0: before, 2.0: after}, model="digits", version=version)
+
+    success = [counter("1", 3, 3), counter("2", 3, 4), series({2.0: 9}, model="digits", version="3")]
+    assert answering_versions(success, 2.0) == {"digits": frozenset({2})}
+    assert answering_versions(success, 2.1) == {}, "long ago"
 
 
 def test_of_two_tasks_with_one_model_the_first_by_name_has_it() -> None:

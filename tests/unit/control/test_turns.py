@@ -110,3 +110,11 @@ async def test_a_turn_that_is_given_to_one_that_ends_goes_to_the_next(loads: Loa
     loads.tasks["a-2"].cancel()
     await _settle()
     assert loads.begun == ["a-1", "a-3"]
+
+
+async def test_who_waits_can_be_told_its_place(loads: Loads) -> None:
+    await loads.ask("a-x", "a-y", "b-x", "c-z")
+    assert loads.begun == ["a-x", "c-z"]
+    assert loads.turns.places(_SERVERS["a"]) == {"y": 1}
+    assert loads.turns.places(_SERVERS["b"]) == {"x": 2}
+    assert loads.turns.places(_SERVERS["c"]) == {}

@@ -16,6 +16,8 @@ requests it gets):
   (`core.allocation`). Where none does: the cheapest of every task, and the reason says by how much that is too much.
 - *Asymmetry.* Down at once, through what is loaded; up only some seconds after the last change, one load at a time,
   where the gain is worth the load.
+- *Parking.* A task of which a server gets no requests, as its others answer them better, keeps its cheapest version
+  there: it takes the least memory, and if another server ends it is what answers in time.
 """
 
 from __future__ import annotations
@@ -48,6 +50,8 @@ LEAST_LATE, MOST_LATE = 1e-6, 0.5
 """However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
 LEAST_LOOSENESS = 1e-3
 """However often answers were late, the limit is not multiplied by less."""
+PARK_SECONDS = 60.0
+"""A task is parked so long after the last change."""
 HISTORY_SECONDS = 90.0
 """What the forecast learns its own errors from."""
 
@@ -145,7 +149,13 @@ class Frontier:
             shares = next_shares(snapshot, lanes, factors, memory)
             snapshot = steady(snapshot, shares)
         servers = [
-            _Server(self.parameters, snapshot, server, remembered.get(server.name, _Remembered()))
+            _Server(
+                self.parameters,
+                snapshot,
+                server,
+                remembered.get(server.name, _Remembered()),
+                frozenset(task for task, mine in shares.items() if mine.get(server.name) == 0.0),
+            )
             for server in snapshot.servers
             if server.ready
         ]
@@ -178,13 +188,19 @@ class _Server:
     """One decision about one server."""
 
     def __init__(
-        self, parameters: FrontierParameters, snapshot: PoolSnapshot, server: ServerState, before: _Remembered
+        self,
+        parameters: FrontierParameters,
+        snapshot: PoolSnapshot,
+        server: ServerState,
+        before: _Remembered,
+        parked: frozenset[str] = frozenset(),
     ) -> None:
         self.p, self.snapshot, self.server, self.now = parameters, snapshot, server, snapshot.time_seconds
         self.before = before
         since = before.since_seconds
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
+        self.parked = [one.state.name in parked for one in self.lanes]
         self.cores = lane.usable_cores(server.capacity_cores)
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
@@ -240,7 +256,7 @@ class _Server:
     def first(self) -> _Decision | _Question:
         """Return what is decided, or what has to be known for it."""
         newcomers = [one.state.name for one in self.lanes if one.present is None]
-        best = [one.top for one in self.lanes]
+        best = [0 if parked else one.top for one, parked in zip(self.lanes, self.parked, strict=True)]
         present = [one.top if one.present is None else one.present for one in self.lanes]
         if not any(one.rates_rps for one in self.lanes):
             return _Decision(present, Code.INITIAL if newcomers else Code.STALE_METRICS, "no demand is known")
@@ -283,7 +299,12 @@ class _Server:
     ) -> _Decision:
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
         if rungs is not None and self._value(rungs) > self._value(present) + price * self._cold(rungs) + TOLERANCE:
+            rungs = [now if parked else rung for now, rung, parked in zip(present, rungs, self.parked, strict=True)]
             return _Decision(rungs, Code.STEP_UP, f"there is room {asked}", {"need_cores": self._load(rungs, need)})
+        if present != (parked := [min(rung, most) for rung, most in zip(present, best, strict=True)]) and (
+            self.since_seconds is not None and self.now - self.since_seconds >= PARK_SECONDS
+        ):
+            return _Decision(parked, Code.STEP_DOWN, "the other servers answer its requests, and it stands by here")
         code = Code.AT_TOP if present == best else Code.STEADY
         return _Decision(present, code, f"nothing better keeps answers in time {asked}")
 
@@ -329,11 +350,13 @@ class _Server:
         )
 
     def _value(self, rungs: Sequence[int]) -> float:
-        return fsum(one.weight * one.worths[rung] for one, rung in zip(self.lanes, rungs, strict=True))
+        lanes = zip(self.lanes, rungs, self.parked, strict=True)
+        return fsum(one.weight * one.worths[rung] for one, rung, parked in lanes if not parked)
 
     def _cold(self, rungs: Sequence[int]) -> int:
         """Return how many would have to be loaded."""
-        return sum(rung != one.present and not one.warm(rung) for one, rung in zip(self.lanes, rungs, strict=True))
+        lanes = zip(self.lanes, rungs, self.parked, strict=True)
+        return sum(rung != one.present and not one.warm(rung) and not parked for one, rung, parked in lanes)
 
     # -------------------------------------------------------------------------------------------------------- demand
 
