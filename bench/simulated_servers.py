@@ -151,7 +151,12 @@ async def serve(spec: dict[str, Any]) -> None:
 
         app = web.Application()
         app.add_routes(
-            [web.get("/v1/inventory", get_inventory), web.get("/metrics", get_metrics), web.put("/v1/wanted", put)]
+            [
+                web.get("/v1/inventory", get_inventory),
+                web.get("/metrics", get_metrics),
+                web.put("/v1/wanted", put),
+                web.put("/v1/reflex", put),
+            ]
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
