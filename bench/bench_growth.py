@@ -1,10 +1,11 @@
 """How one operator grows: its loop, CPU, memory, API calls and Prometheus queries, from 1 server to 100.
 
-    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--seconds 60]
+    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--waves 600]
 
 A real API server and a real Prometheus; the servers are simulated (`simulated_servers.py`): they speak Triton's gRPC
-protocol and the agent's HTTP, load versions, and count requests that come in waves, so that Frontier has to decide all
-the time. Measured is the operator's process alone, from /proc, and what the API server and Prometheus say they got.
+protocol and the agent's HTTP, load versions, and count requests that come in waves of 40 to 160 %, each task at its own
+time, so that Frontier steps somewhere all the time. Measured is the operator's process alone, from /proc, and what the
+API server and Prometheus say they got.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import yaml
+from matplotlib.figure import Figure
 
 from bench_operator import cpu_seconds, metrics_page, rss_bytes
+from rung_sim.experiments.page import Page, Table
 from simulated_servers import AGENT_PORT, GRPC_PORT, address
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "cluster"))
@@ -37,10 +41,12 @@ from servers.models import config_text
 from servers.ports import free_port
 from servers.site import Process
 
+PROJECT = Path(__file__).resolve().parents[1]
 VERSIONS = 5
 LOAD_SECONDS = 0.5
 SETTLE_SECONDS = 600.0
-STEADY_SECONDS = 30.0
+STEADY_SECONDS = 150.0
+"""Before it is measured: Frontier learns for a minute or two, and steps more than it does later."""
 POOL = "edge"
 
 
@@ -177,13 +183,16 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
 
 
 @contextlib.contextmanager
-def running_fleet(folder: Path, api: ApiServer, servers: int, tasks_per_server: int) -> Iterator[Fleet]:
+def running_fleet(
+    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, wave_seconds: float
+) -> Iterator[Fleet]:
     """Bring everything up but the operator's first word."""
     folder.mkdir(parents=True)
     namespace = api.make_namespace("growth")
     names = [[f"task-{server:03}-{task:02}" for task in range(tasks_per_server)] for server in range(servers)]
     versions = {n: (content_hash(n), cost_seconds(n)) for n in range(1, VERSIONS + 1)}
     spec = {"tasks": names, "versions": versions, "config": config_text("MODEL"), "load_seconds": LOAD_SECONDS}
+    spec["wave_seconds"] = wave_seconds
     (folder / "servers.json").write_text(json.dumps(spec))
     prometheus_port, operator_port = free_port(), free_port()
     targets = [
@@ -228,10 +237,12 @@ def running_fleet(folder: Path, api: ApiServer, servers: int, tasks_per_server: 
         yield Fleet(folder, api, namespace, operator, operator_port, prometheus_port)
 
 
-def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, seconds: float) -> Cost:
+def measure(
+    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, seconds: float, wave_seconds: float
+) -> Cost:
     """Run a fleet and measure its operator."""
     tasks = servers * tasks_per_server
-    with running_fleet(folder, api, servers, tasks_per_server) as fleet:
+    with running_fleet(folder, api, servers, tasks_per_server, wave_seconds) as fleet:
         pool = f'pool="{fleet.namespace}/{POOL}"'
 
         def answered() -> int:
@@ -283,6 +294,47 @@ def measure(folder: Path, api: ApiServer, servers: int, tasks_per_server: int, s
         )
 
 
+def page(costs: list[Cost], seconds: float, wave_seconds: float, tasks_per_server: int) -> Page:
+    """Return the page."""
+    columns = [
+        "servers", "tasks", "versions", "a pass, ms", "97 % below", "passes/s", "CPU of a core, %", "memory, MB",
+        "API calls/s", "of these statuses/s", "queries a pass", "swaps/min", "all answered after, s",
+    ]  # fmt: skip
+    rows = [
+        [
+            f"{c.servers}", f"{c.tasks:,}", f"{c.versions:,}", f"{c.loop_mean_milliseconds:.0f}",
+            f"{c.loop_longest_milliseconds:.0f}", f"{c.passes_per_second:.2f}", f"{100 * c.cpu_share:.1f}",
+            f"{c.rss_megabytes:.0f}", f"{c.api_calls_per_second:.1f}", f"{c.status_writes_per_second:.1f}",
+            f"{c.queries_per_pass:.1f}", f"{c.swaps_per_minute:.0f}", f"{c.settle_seconds:.0f}",
+        ]
+        for c in costs
+    ]  # fmt: skip
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    panels = {
+        "a pass, ms": [c.loop_mean_milliseconds for c in costs],
+        "CPU of a core, %": [100 * c.cpu_share for c in costs],
+        "memory, MB": [c.rss_megabytes for c in costs],
+        "calls of the API server a second": [c.api_calls_per_second for c in costs],
+    }
+    for axes, (name, values) in zip(figure.subplots(2, 2).flat, panels.items(), strict=True):
+        axes.plot([c.servers for c in costs], values, marker="o", color="#0072b2")
+        axes.set(title=name, xlabel="servers", ylim=(0, None), xlim=(0, None))
+        axes.grid(True, color="#e5e5e5", linewidth=0.6)
+    return Page(
+        title="One operator as its fleet grows",
+        question=(
+            f"{tasks_per_server} tasks on each server, {VERSIONS} versions each, demand of every task in waves of 40 "
+            f"to 160 % every {wave_seconds:g} s, each at its own time; Frontier, a decision each second, over "
+            f"{seconds:g} s that begin {STEADY_SECONDS:g} s after the last task was answered. The API server and "
+            "Prometheus are real; the servers are simulated ones that speak Triton's gRPC and the agent's HTTP. CPU "
+            "and memory are the operator's alone, on the machine that the other programs run on, too."
+        ),
+        command="make bench-growth",
+        tables=[Table(columns, rows)],
+        figures={"growth": figure},
+    )
+
+
 def main() -> None:
     # Ended by a signal, it still ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -290,6 +342,8 @@ def main() -> None:
     parser.add_argument("--servers", type=int, action="append", help="may be repeated (default: 1, 10, 30, 100)")
     parser.add_argument("--tasks-per-server", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
+    parser.add_argument("--waves", type=float, default=600.0, help="seconds from one wave to the next (default: 600)")
+    parser.add_argument("--out", type=Path, help="folder of the page; out/bench-growth-TIME")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     given = parser.parse_args()
     costs: list[Cost] = []
@@ -299,21 +353,15 @@ def main() -> None:
             try:
                 api.start().apply_crds()
                 site = Path(folder) / f"fleet-{servers}"
-                costs.append(measure(site, api, servers, given.tasks_per_server, given.seconds))
+                costs.append(measure(site, api, servers, given.tasks_per_server, given.seconds, given.waves))
             finally:
                 api.stop()
             print(json.dumps(asdict(costs[-1])), file=sys.stderr, flush=True)
-    print(
-        "| servers | tasks | a pass, ms | 97 % below | passes/s | CPU of a core | memory, MB | API calls/s "
-        "| statuses/s | queries a pass | swaps/min |"
-    )
-    print("|" + "---:|" * 11)
-    for c in costs:
-        print(
-            f"| {c.servers} | {c.tasks} | {c.loop_mean_milliseconds:.0f} | {c.loop_longest_milliseconds:.0f} | "
-            f"{c.passes_per_second:.2f} | {c.cpu_share:.1%} | {c.rss_megabytes:.0f} | {c.api_calls_per_second:.1f} | "
-            f"{c.status_writes_per_second:.2f} | {c.queries_per_pass:.1f} | {c.swaps_per_minute:.0f} |"
-        )
+    folder = given.out or PROJECT / "out" / f"bench-growth-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    made = page(costs, given.seconds, given.waves, given.tasks_per_server)
+    made.write(folder, "growth")
+    print(made.tables[0].markdown())
+    print(f"The page and its picture: {folder}", file=sys.stderr)
     if given.json:
         given.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
 

@@ -3,9 +3,9 @@
     python bench/simulated_servers.py SPEC.json
 
 SPEC: {"tasks": [[NAME, ...] by server], "versions": {NUMBER: [sha256, CPU-seconds]}, "config": text of a config.pbtxt
-with MODEL in it, "load_seconds": s}. Server n listens at 127.1.(n // 250).(n % 250 + 1), at the usual ports. Nothing is
-inferred: loads take their time, and counters grow as if clients asked, in waves of two minutes, and the version that is
-loaded answered. Prints "ready" when all listen; ends on SIGTERM.
+with MODEL in it, "load_seconds": s, "wave_seconds": s}. Server n listens at 127.1.(n // 250).(n % 250 + 1), at the
+usual ports. Nothing is inferred: loads take their time, and counters grow as if clients asked, in waves, each task at
+its own time, and the version that is loaded answered. Prints "ready" when all listen; ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from google.protobuf import json_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 GRPC_PORT, AGENT_PORT = 8001, 8090
-PERIOD_SECONDS = 120.0
 MEAN_SHARE = 0.5
 """Of a server's core, if the middle versions answer."""
 
@@ -44,6 +43,7 @@ class Server:
     tasks: list[str]
     costs: dict[int, float]
     load_seconds: float
+    wave_seconds: float
     loaded: dict[str, frozenset[int]] = field(default_factory=dict)
     answered: dict[tuple[str, int], float] = field(default_factory=dict)
     cpu_seconds: float = 0.0
@@ -54,7 +54,7 @@ class Server:
         middle = sorted(self.costs.values())[len(self.costs) // 2]
         mean = MEAN_SHARE / len(self.tasks) / middle
         phase = (hash((self.number, self.tasks.index(task))) % 1000) / 1000
-        return mean * (1.0 + 0.6 * math.sin(2 * math.pi * (at_seconds / PERIOD_SECONDS + phase)))
+        return mean * (1.0 + 0.6 * math.sin(2 * math.pi * (at_seconds / self.wave_seconds + phase)))
 
     def count(self) -> None:
         """Bring the counters to this moment."""
@@ -136,7 +136,7 @@ async def serve(spec: dict[str, Any]) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     running = []
     for number, tasks in enumerate(spec["tasks"]):
-        server = Server(number, tasks, costs, spec["load_seconds"])
+        server = Server(number, tasks, costs, spec["load_seconds"], spec["wave_seconds"])
         body = inventory(server, versions, spec["config"])
 
         async def get_inventory(request: web.Request, body: str = body) -> web.Response:

@@ -1,6 +1,7 @@
 package reflex
 
 import (
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -10,9 +11,13 @@ const (
 	// aheadSeconds of work are with the server at a time, one request at least: enough that it never waits for the next
 	// one, and so little that nearly every choice is made at the last moment.
 	aheadSeconds = 0.002
-	// margin is the part of the service level that is not planned with: what was foreseen takes longer now and then, and
-	// the answer has its way to go. Late answers on a real server were so by three or four hundredths of it.
-	margin = 0.06
+	// leastMargin and mostMargin are the part of the service level that is not planned with: what was foreseen takes longer
+	// now and then, and the answer has its way to go. Between them it is so many deviations of what the allocated version
+	// takes, as TCP reckons its timeouts (RFC 6298): a server with a CPU limit takes more or less by where in the
+	// scheduler's period an inference begins.
+	leastMargin = 0.06
+	mostMargin  = 0.2
+	deviations  = 3.0
 	// learning is the weight of the newest service time.
 	learning = 0.2
 	// unknownSeconds is taken for the service of a version that nobody measured.
@@ -38,6 +43,7 @@ type Task struct {
 	loaded   []int64           // every loaded version, cheapest first; the last one is allocated
 	versions []int64           // those of them that may answer
 	seconds  map[int64]float64 // by version, what an inference takes alone, as observed
+	off      map[int64]float64 // by version, by how much it is off that, in the mean
 	waiting  []*Ticket
 	sent     int
 	// answered is when the server last answered one of the requests: from then on it had time for the next.
@@ -58,7 +64,7 @@ type Ticket struct {
 
 // NewTask returns a task of a server, without loaded versions.
 func NewTask(server *Server, settings Settings) *Task {
-	return &Task{server: server, settings: settings, seconds: map[int64]float64{}}
+	return &Task{server: server, settings: settings, seconds: map[int64]float64{}, off: map[int64]float64{}}
 }
 
 // Configure replaces the settings. What was observed stays.
@@ -89,6 +95,7 @@ func (t *Task) choose(loaded []int64) {
 	for version := range t.seconds {
 		if !slices.Contains(t.versions, version) {
 			delete(t.seconds, version)
+			delete(t.off, version)
 		}
 	}
 }
@@ -189,6 +196,7 @@ func (t *Task) Service() map[int64]float64 {
 
 func (t *Task) learn(version int64, seconds float64) {
 	if before, known := t.seconds[version]; known {
+		t.off[version] += learning * (math.Abs(seconds-before) - t.off[version])
 		seconds = before + learning*(seconds-before)
 	}
 	t.seconds[version] = seconds
@@ -271,7 +279,9 @@ func (t *Task) send(ticket *Ticket, now time.Time) {
 	for place, version := range t.versions {
 		service[place] = t.service(version) * ticket.stretch
 	}
-	slack := (1-margin)*t.settings.SLOSeconds - now.Sub(ticket.arrived).Seconds()
+	slo := t.settings.SLOSeconds
+	unsure := deviations * t.off[t.versions[len(t.versions)-1]] * ticket.stretch
+	slack := slo - min(mostMargin*slo, max(leastMargin*slo, unsure)) - now.Sub(ticket.arrived).Seconds()
 	place := Choose(service, t.living(), slack)
 	ticket.version, ticket.allocated = t.versions[place], place == len(t.versions)-1
 }

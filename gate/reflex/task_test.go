@@ -147,6 +147,34 @@ func TestWhatIsLearnedIsWhatItTakesAlone(t *testing.T) {
 	}
 }
 
+func TestAVersionWhoseTimesVaryKeepsMoreOfTheServiceLevel(t *testing.T) {
+	server := &Server{}
+	server.SetCores(1)
+	task := NewTask(server, Settings{SLOSeconds: 0.4, ServiceSeconds: map[int64]float64{1: 0.010, 2: 0.350}})
+	task.Load([]int64{1, 2})
+	now := time.Now()
+	answer := func(took time.Duration) int64 {
+		ticket := enter(task, time.Now())
+		version := ticket.Version()
+		ticket.sent, ticket.version = now, 2
+		now = now.Add(took)
+		task.Leave(ticket, now, true)
+		return version
+	}
+	for range 40 {
+		if version := answer(350 * time.Millisecond); version != 2 {
+			t.Fatalf("350 ms, always, are in time: %d", version)
+		}
+	}
+	for range 40 {
+		answer(320 * time.Millisecond)
+		answer(380 * time.Millisecond)
+	}
+	if version := answer(350 * time.Millisecond); version != 1 {
+		t.Fatalf("350 ms, more or less, are not always in time: %d", version)
+	}
+}
+
 func TestWhoGoesAwayGivesUpItsPlace(t *testing.T) {
 	task := loaded(t, 3)
 	first, _ := task.Enter(time.Now())

@@ -106,12 +106,12 @@ async def test_an_object_that_is_gone_or_was_made_again_is_let_go(api_server: Ap
     api_server.kubectl("-n", namespace, "delete", "itask", "one")
     async with publishing(api_server) as publisher:
         publisher.status(old, {"activeVersion": 1})
-        await until(lambda: not publisher._wanted, "it is let go")
+        await until(lambda: not publisher._told, "it is let go")
         new = make(api_server, namespace)
         publisher.status(old, {"activeVersion": 1})
         publisher.status(new, {"activeVersion": 2})
         await until(lambda: active(api_server, namespace) == 2, "its own status")
-        await until(lambda: set(publisher._wanted) == {new}, "the old one is let go")
+        await until(lambda: publisher._told.keys() == {new}, "the old one is let go")
 
 
 async def test_a_status_that_is_refused_holds_nothing_up(api_server: ApiServer, namespace: str) -> None:

@@ -8,11 +8,13 @@ numbers moved, so that a quiet pool writes nothing.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from math import inf
 from typing import Any
 
@@ -66,10 +68,13 @@ class Publisher:
     def __init__(self, cluster: Cluster, metrics: Metrics) -> None:
         self._cluster = cluster
         self._metrics = metrics
+        self._told: dict[ObjectKey, bytes] = {}
+        """What was said last of each object. Of what is written only a digest is kept: objects may be thousands."""
         self._wanted: dict[ObjectKey, Mapping[str, Any]] = {}
+        """The statuses that are not written yet."""
         self._waiting: dict[ObjectKey, float] = {}
-        """Those of which the newest status is not written yet, and when it is to be (monotonic seconds)."""
-        self._written: dict[ObjectKey, tuple[float, Any]] = {}
+        """When each of them is to be (monotonic seconds)."""
+        self._written: dict[ObjectKey, tuple[float, bytes]] = {}
         """When a status was last written, and the part of it that matters."""
         self._notes: deque[Note] = deque(maxlen=EVENTS_KEPT)
         self._wake = asyncio.Event()
@@ -77,14 +82,17 @@ class Publisher:
 
     def status(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
         """Say what the status of an object shall be, as JSON."""
-        if self._wanted.get(key) == status:
+        digest = _digest(status)
+        if self._told.get(key) == digest:
             return
+        self._told[key] = digest
         self._wanted[key] = status
         self._waiting[key] = self._due(key, status)
         self._wake.set()
 
     def forget(self, key: ObjectKey) -> None:
         """Stop keeping the status of an object that is gone."""
+        self._told.pop(key, None)
         self._wanted.pop(key, None)
         self._written.pop(key, None)
         self._waiting.pop(key, None)
@@ -127,7 +135,7 @@ class Publisher:
         if key not in self._written:
             return -inf
         written_at, written = self._written[key]
-        if written != _still(status):
+        if written != _digest(_still(status)):
             return -inf
         crowd = len(self._waiting) if key.kind != ServingPool.NAMES.kind else 0
         return written_at + max(NUMBERS_EVERY_SECONDS, crowd / NUMBERS_A_SECOND)
@@ -174,13 +182,15 @@ class Publisher:
         return True
 
     def _is_written(self, key: ObjectKey, status: Mapping[str, Any]) -> None:
-        if key in self._wanted:
-            self._written[key] = (time.monotonic(), _still(status))
-            newest = self._wanted[key]
-            if newest == status:
-                self._waiting.pop(key, None)
-            else:
-                self._waiting[key] = self._due(key, newest)
+        newest = self._wanted.get(key)
+        if newest is None:
+            return  # it was let go meanwhile
+        self._written[key] = (time.monotonic(), _digest(_still(status)))
+        if newest is status:
+            del self._wanted[key]
+            self._waiting.pop(key, None)
+        else:
+            self._waiting[key] = self._due(key, newest)
 
     async def _write_note(self, note: Note) -> bool:
         about = note.about
@@ -210,6 +220,10 @@ class Publisher:
             then = "it is left out until it changes" if isinstance(error, Refused) else "it is tried again"
             logger.warning("%s could not be written, %s: %s", what, then, error)
         self._failing = True
+
+
+def _digest(value: Any) -> bytes:
+    return blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
 def _still(value: Any) -> Any:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import replace
 
@@ -41,6 +41,8 @@ OUTCOMES_KEPT = 256
 OLDEST_MEMORY_SECONDS = 30.0
 """Memory that was measured longer ago than this says nothing about now."""
 LOADS_KEPT = 64
+AGENT_EVERY_SECONDS = 2.0
+"""So often agents measure: while nothing changes here, to ask more often would tell nothing new."""
 
 
 class ServerWorker:
@@ -92,7 +94,7 @@ class ServerWorker:
         name = self.pod.name
         self._watchers = [
             asyncio.create_task(self._forever(self._observe_triton), name=f"triton of {name}"),
-            asyncio.create_task(self._forever(self._observe_agent), name=f"agent of {name}"),
+            asyncio.create_task(self._forever(self._observe_agent, AGENT_EVERY_SECONDS), name=f"agent of {name}"),
             asyncio.create_task(self._watch_health(), name=f"health of {name}"),
         ]
 
@@ -117,14 +119,17 @@ class ServerWorker:
         with suppress(Exception):
             await self._agent.close()
 
-    async def _forever(self, once: Callable[[], object]) -> None:
+    async def _forever(self, once: Callable[[], Awaitable[None]], calm_seconds: float = 0.0) -> None:
+        """Do something each interval; while nothing changes here, every so many seconds will do."""
         while True:
             started = time.monotonic()
             try:
-                await once()  # type: ignore[misc]
+                await once()
             except Exception:
                 logger.exception("Watching server %s failed; it goes on", self.pod.name)
-            await asyncio.sleep(max(0.05, self.interval_seconds - (time.monotonic() - started)))
+            busy = self.swapping() or not self._memory_is_known()
+            seconds = self.interval_seconds if busy else max(self.interval_seconds, calm_seconds)
+            await asyncio.sleep(max(0.05, seconds - (time.monotonic() - started)))
 
     # ------------------------------------------------------------------ what is there
 

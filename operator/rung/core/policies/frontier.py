@@ -270,6 +270,8 @@ class _Server:
         waited = inf if self.since_seconds is None else self.now - self.since_seconds
         if waited < self.p.up_after_seconds:
             return _Decision(present, Code.SETTLING, f"{waited:.0f} s since the last change")
+        if present == best:
+            return _Decision(present, Code.AT_TOP, "there is nothing better")
         need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
         price = self.p.load_price * max(0.0, 1.0 - waited / max(1.0, self.p.price_seconds))
         return _Question(self, need, best, partial(self._up, present, best, need, price), price=price)
@@ -305,8 +307,7 @@ class _Server:
             self.since_seconds is not None and self.now - self.since_seconds >= PARK_SECONDS
         ):
             return _Decision(parked, Code.STEP_DOWN, "the other servers answer its requests, and it stands by here")
-        code = Code.AT_TOP if present == best else Code.STEADY
-        return _Decision(present, code, f"nothing better keeps answers in time {asked}")
+        return _Decision(present, Code.STEADY, f"nothing better keeps answers in time {asked}")
 
     def open_rungs(self, one: Lane, most: int) -> range:
         """Return the rungs that a lane may have, none above `most`."""

@@ -16,6 +16,8 @@ from rung.core.snapshot import PoolSnapshot, ServerState, TaskState, Version
 MOST_CORES = 1e6
 DEMAND_WINDOW_SECONDS = 10.0
 """What these policies call the present demand."""
+LAST = 10
+"""So many samples of what is asked for its present value alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +33,10 @@ class Lane:
     rates_rps: Sequence[float]
     """What was observed, one a second, oldest first; or what the owner declared, alone."""
     pending: Sequence[float]
-    """Requests that waited for their turn, one number a second, oldest first."""
+    """Requests that waited for their turn in the last seconds, oldest first."""
     late_rps: Sequence[float] | None
-    """Late requests a second, oldest first, where the reflex chooses for each one; None where it does not."""
+    """Late requests a second, of the last seconds, oldest first, where the reflex chooses for each one; None where it
+    does not."""
     worths: tuple[float, ...]
     """Normalised accuracy by rung, 0 to 1."""
     costs: tuple[float, ...]
@@ -117,8 +120,8 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
                 standing=base.standing(state, server, ladder, Metric.INVERSE_THROUGHPUT),
                 demand_rps=demand[state.name],
                 rates_rps=rates,
-                pending=signals.rates(server.pending.get(state.name, ())),
-                late_rps=signals.rates(server.late[state.name]) if state.name in server.late else None,
+                pending=signals.rates(server.pending.get(state.name, ())[-LAST:]),
+                late_rps=signals.rates(server.late[state.name][-LAST:]) if state.name in server.late else None,
                 worths=frontier.normalized_accuracies(ladder, state),
                 costs=tuple(cpu_seconds(version, server) for version in ladder),
                 loaded=server.loaded.get(state.name, frozenset()),
