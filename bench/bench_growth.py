@@ -357,11 +357,11 @@ def main() -> None:
             finally:
                 api.stop()
             print(json.dumps(asdict(costs[-1])), file=sys.stderr, flush=True)
-    folder = given.out or PROJECT / "out" / f"bench-growth-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    out = given.out or PROJECT / "out" / f"bench-growth-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     made = page(costs, given.seconds, given.waves, given.tasks_per_server)
-    made.write(folder, "growth")
+    made.write(out, "growth")
     print(made.tables[0].markdown())
-    print(f"The page and its picture: {folder}", file=sys.stderr)
+    print(f"The page and its picture: {out}", file=sys.stderr)
     if given.json:
         given.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=1) + "\n")
 
