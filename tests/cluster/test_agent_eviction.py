@@ -67,6 +67,8 @@ async def test_nothing_is_evicted_while_triton_does_not_answer(
         )
         async with running_agent(settings) as agent:
             await until_inventory(agent, is_in(VersionState.AVAILABLE, "digits", 1, 2), "the cheapest two")
+            # By then Triton was asked and answered that nothing is in use: what is wanted later, it is asked for again.
+            await until_inventory(agent, lambda found: waits_for_room(found, 3), "there is no room for 3")
             if fault == "killed":
                 triton.kill()
             else:
