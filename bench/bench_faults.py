@@ -41,7 +41,19 @@ from rung_loadgen.lines import LoadLine
 from rung_loadgen.trace import Trace
 from rung_sim.experiments import setting
 from rung_sim.experiments.page import Page, Table
-from thesis import MILLISECONDS, WARM_UP_SECONDS, mean, percent, probe, replay_of, restart, slices, tell, write_ladders
+from thesis import (
+    MILLISECONDS,
+    WARM_UP_SECONDS,
+    accuracy,
+    mean,
+    percent,
+    probe,
+    replay_of,
+    restart,
+    slices,
+    tell,
+    write_ladders,
+)
 
 LOAD = 2.0
 """Of the low load in bench_fleet.py; what is left of three servers when one is gone then has the high one."""
@@ -261,15 +273,11 @@ def row(run: Run, fault: Fault, number: int, window_seconds: int) -> list[str]:
     kinds = sorted({kind for line in lines for kind in line.failed})
     struck = {line.elapsed_seconds for line in lines if line.late or line.failed}
     after = max((second - begin - BEGINS_SECONDS for second in struck), default=0)
-    worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
-    answers = [(worth[line.task, n], count) for line in lines for n, count in line.versions.items()]
-    answered = sum(count for _, count in answers)
-    accuracy = sum(share * count for share, count in answers) / max(1, answered)
     longest = max((line.latency_max_milliseconds or 0.0 for line in lines), default=0.0)
     return [
         fault.name, f"{offered:,}", f"{failed:,}" + (f" ({', '.join(kinds)})" if kinds else ""), f"{late:,}",
         percent((late + failed) / max(1, offered), 2), f"{len(struck)}", f"{max(0, after)}" if struck else "-",
-        f"{longest:,.0f}", percent(accuracy, 1),
+        f"{longest:,.0f}", percent(accuracy(run, lines), 1),
     ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ What the networks compute is arithmetic and no question of anybody: accuracies a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +27,7 @@ from rung_demo.programs import Kubernetes
 from rung_demo.record import Run, RunHeader, read_run
 from rung_demo.replay import Replay, record_run
 from rung_demo.stages import Stages
+from rung_loadgen.lines import LoadLine
 from rung_loadgen.trace import Trace
 from rung_porting.repository.folder import TensorShapes, config_text, write_config, write_version
 from rung_sim.experiments import setting
@@ -246,20 +247,18 @@ def cpu_share(run: Run, after_seconds: float) -> float:
     )
 
 
+def accuracy(run: Run, lines: Iterable[LoadLine]) -> float:
+    """Return the mean normalised accuracy of the answers in some lines of a run; NaN where nothing was answered."""
+    worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
+    answers = [(worth[line.task, number], count) for line in lines for number, count in line.versions.items()]
+    answered = sum(count for _, count in answers)
+    return sum(share * count for share, count in answers) / answered if answered else float("nan")
+
+
 def seen(path: Path, warm_up_seconds: int = WARM_UP_SECONDS) -> Live:
     """Add a recording up. Raises RecordError when it can't be read."""
     run = read_run(path)
     lines = [line for line in run.load if line.elapsed_seconds > warm_up_seconds]
-    worth = {(t.task, str(v.version)): v.normalized_accuracy for t in run.header.tasks for v in t.ladder}
-    answers = [
-        (line.task, worth[line.task, number], count) for line in lines for number, count in line.versions.items()
-    ]
-
-    def accuracy(*tasks: str) -> float:
-        mine = [(share, count) for task, share, count in answers if task in tasks]
-        answered = sum(count for _, count in mine)
-        return sum(share * count for share, count in mine) / answered if answered else float("nan")
-
     tasks = run.summary.tasks if run.summary is not None else ()
     percentiles = [(t.latency_p50_milliseconds, t.latency_p95_milliseconds, t.latency_p99_milliseconds) for t in tasks]
     total = outcome_of(run)
@@ -268,8 +267,8 @@ def seen(path: Path, warm_up_seconds: int = WARM_UP_SECONDS) -> Live:
         requests=sum(line.offered for line in lines),
         late=sum(line.late for line in lines),
         failed=sum(sum(line.failed.values()) for line in lines),
-        accuracy=accuracy(*MILLISECONDS),
-        accuracy_by_task={task: accuracy(task) for task in MILLISECONDS},
+        accuracy=accuracy(run, lines),
+        accuracy_by_task={task: accuracy(run, [line for line in lines if line.task == task]) for task in MILLISECONDS},
         cpu=cpu_share(run, warm_up_seconds),
         swaps=dict(total.swaps),
         swap_seconds=dict(run.swaps.mean_seconds) if run.swaps is not None else {},
