@@ -133,16 +133,19 @@ async def test_a_server_is_drained_once_the_balancer_has_taken_it_over(xds: XdsS
 async def test_one_waits_for_the_other(xds: XdsServer, follower: Follower) -> None:
     balanced = Balancing(NAME, None, xds)
     await balanced.update(seen())
+    order: list[str] = []
     waits: list[str] = []
 
     async def load(server: str, other: str) -> None:
         async with balanced.aside(server) as why:
             assert why == ""
             assert len(balanced.drained) == 1
+            order.append(server)
             await asyncio.sleep(0.05)
             waits.append(balanced.waits(other))
 
     await asyncio.gather(load("a", "b"), load("b", "a"))
+    assert sorted(order) == ["a", "b"]
     assert waits == ["a, which also has digits, is drained", ""]
 
 
