@@ -195,6 +195,7 @@ def ablations(data: Path, seeds: Sequence[int], say: Say) -> Page:
         frontier("without error budget, planned 3 % late", FrontierParameters(strictness=1.0, late_share=0.03)),
         frontier("without error budget, planned 10 % late", FrontierParameters(strictness=1.0, late_share=0.1)),
         frontier("loads cost nothing in the plan", FrontierParameters(load_price=0.0)),
+        frontier("a step down for another's step up costs nothing in the plan", FrontierParameters(trade_price=0.0)),
         frontier("what waits is left to the queue", FrontierParameters(drain_seconds=0.0)),
         setting.fixed("Stepwise", "for comparison", Stepwise()),
     ]

@@ -140,6 +140,26 @@ def test_a_small_gain_is_worth_its_load_once_it_has_been_calm() -> None:
     assert after(calm, task, Frontier(FrontierParameters(price_seconds=1e9)), since_seconds=NOW - 600)[0] == 2
 
 
+@pytest.mark.parametrize(("gain", "wanted"), [(0.12, {"left": 2, "right": 1}), (0.15, {"left": 1, "right": 2})])
+def test_one_task_steps_down_for_another_only_for_more_than_a_little(gain: float, wanted: dict[str, int]) -> None:
+    """There is room for one of two; `left` has it, and loses a tenth of its accuracy without."""
+    profiles = {1: {"pi": Profile(100, None, 0.01)}, 2: {"pi": Profile(10, None, 0.1)}}
+    tasks = tuple(
+        TaskState(name, (Version(1, 1.0 - less, profiles[1]), Version(2, 1.0, profiles[2])), 0.4)
+        for name, less in (("left", 0.1), ("right", gain))
+    )
+    state = ServerState(
+        "a", "pi", 1.0, utilization=samples(0.495), demand={"left": samples(4.5), "right": samples(4.5)},
+        active={"left": 2, "right": 1}, loaded={"left": frozenset({1, 2}), "right": frozenset({1, 2})},
+    )  # fmt: skip
+    loose = {"looseness": 100.0, "judged_seconds": NOW - 3600}
+    memory = {"servers": {"a": {"factor": 1.0, "since_seconds": NOW - 600, **loose}}}
+    for trade_price, expected in ((FrontierParameters().trade_price, wanted), (0.0, {"left": 1, "right": 2})):
+        policy = Frontier(FrontierParameters(trade_price=trade_price))
+        plan, _ = policy.decide(PoolSnapshot(NOW, (state,), tasks), memory)
+        assert {name: target.active for name, target in plan.servers[0].targets.items()} == expected
+
+
 def test_however_short_the_inferences_a_full_server_is_no_plan() -> None:
     """At 10 ms against 400, theory would let a core be 97 % busy."""
     assert after(server(80.0, 1))[0] == 1

@@ -78,6 +78,9 @@ class FrontierParameters:
     """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
     price_seconds: float = 60.0
     """For a step up this falls to nothing in so long a time without a change: a load is soon paid for by calm."""
+    trade_price: float = 0.03
+    """What a task that steps down so that others can step up has to bring them beside, however calm it is: where many
+    tasks share a server, there is nearly always a trade that is worth a little, and the next wave undoes it."""
     trust_seconds: float = 20.0
     """So many seconds of what was learned before weigh as much as the same number since the last change."""
     drain_seconds: float = 3.0
@@ -182,6 +185,8 @@ class _Question:
     then: Callable[[list[int] | None], _Decision]
     price: float = 0.0
     """Of what is not loaded."""
+    trade_price: float = 0.0
+    """Of what is worse than what answers now."""
 
 
 class _Server:
@@ -274,7 +279,8 @@ class _Server:
             return _Decision(present, Code.AT_TOP, "there is nothing better")
         need = [max(self._need(one), ahead) for one, ahead in zip(self.lanes, self.ahead, strict=True)]
         price = self.p.load_price * max(0.0, 1.0 - waited / max(1.0, self.p.price_seconds))
-        return _Question(self, need, best, partial(self._up, present, best, need, price), price=price)
+        up = partial(self._up, present, best, need, price)
+        return _Question(self, need, best, up, price=price, trade_price=self.p.trade_price)
 
     def _down(self, present: list[int], rungs: list[int] | None) -> _Decision:
         load = self._load(present, self.ahead)
@@ -300,7 +306,7 @@ class _Server:
         self, present: list[int], best: list[int], need: list[float], price: float, rungs: list[int] | None
     ) -> _Decision:
         asked = f"at the demand of the last {self.p.remember_seconds:.0f} s"
-        if rungs is not None and self._value(rungs) > self._value(present) + price * self._cold(rungs) + TOLERANCE:
+        if rungs is not None and self._value(rungs) - self._prices(rungs, price) > self._value(present) + TOLERANCE:
             rungs = [now if parked else rung for now, rung, parked in zip(present, rungs, self.parked, strict=True)]
             return _Decision(rungs, Code.STEP_UP, f"there is room {asked}", {"need_cores": self._load(rungs, need)})
         if present != (parked := [min(rung, most) for rung, most in zip(present, best, strict=True)]) and (
@@ -318,9 +324,11 @@ class _Server:
         return range(only, only + 1)
 
     @staticmethod
-    def value(one: Lane, rung: int, price: float) -> float:
-        """Return what a rung is worth, less a price if it is not loaded."""
+    def value(one: Lane, rung: int, price: float, trade_price: float) -> float:
+        """Return what a rung is worth, less a price if it is not loaded, and one if a better one answers now."""
         value = one.weight * one.worths[rung]
+        if one.present is not None and rung < one.present:
+            value -= trade_price
         return value if one.warm(rung) else value - price
 
     def limit(self, one: Lane) -> float:
@@ -354,10 +362,12 @@ class _Server:
         lanes = zip(self.lanes, rungs, self.parked, strict=True)
         return fsum(one.weight * one.worths[rung] for one, rung, parked in lanes if not parked)
 
-    def _cold(self, rungs: Sequence[int]) -> int:
-        """Return how many would have to be loaded."""
-        lanes = zip(self.lanes, rungs, self.parked, strict=True)
-        return sum(rung != one.present and not one.warm(rung) and not parked for one, rung, parked in lanes)
+    def _prices(self, rungs: Sequence[int], price: float) -> float:
+        """Return what the loads and the trades of a step up have to be worth."""
+        lanes = [each[:2] for each in zip(self.lanes, rungs, self.parked, strict=True) if not each[2]]
+        cold = sum(rung != one.present and not one.warm(rung) for one, rung in lanes)
+        traded = sum(one.present is not None and rung < one.present for one, rung in lanes)
+        return price * cold + self.p.trade_price * traded
 
     # -------------------------------------------------------------------------------------------------------- demand
 
@@ -404,7 +414,7 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
             most = min(load + next(others), server.most_cores)
             if server.p.utilization_limit is not None:
                 most = server.p.utilization_limit * server.cores
-            mine.append(Choice(server.value(one, rung, asked.price), load, most))
+            mine.append(Choice(server.value(one, rung, asked.price, asked.trade_price), load, most))
         choices.append(mine)
     found = best_allocation(choices)
     server.gap = max(server.gap, found.gap)
