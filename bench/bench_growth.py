@@ -67,6 +67,8 @@ class Cost:
     status_writes_per_second: float
     queries_per_pass: float
     swaps_per_minute: float
+    loads_per_minute: float
+    """Of these, swaps to a version that had to be loaded."""
     settle_seconds: float
 
 
@@ -271,6 +273,7 @@ def measure(
             )
 
         passes = grew("rung_loop_duration_seconds_count", pool)
+        loads = grew("rung_swaps_total", pool, 'kind="cold"')
         buckets = sorted(
             (float(key.partition('le="')[2].partition('"')[0]), after[key] - before.get(key, 0.0))
             for key in after
@@ -289,7 +292,8 @@ def measure(
             api_calls_per_second=round(calls / passed, 2),
             status_writes_per_second=round(grew("rung_status_writes_total") / passed, 2),
             queries_per_pass=round(queries / max(passes, 1), 2),
-            swaps_per_minute=round(60 * grew("rung_swaps_total", pool) / passed, 1),
+            swaps_per_minute=round(60 * (grew("rung_swaps_total", pool, 'kind="warm"') + loads) / passed, 1),
+            loads_per_minute=round(60 * loads / passed, 1),
             settle_seconds=round(settled, 1),
         )
 
@@ -298,14 +302,15 @@ def page(costs: list[Cost], seconds: float, wave_seconds: float, tasks_per_serve
     """Return the page."""
     columns = [
         "servers", "tasks", "versions", "a pass, ms", "97 % below", "passes/s", "CPU of a core, %", "memory, MB",
-        "API calls/s", "of these statuses/s", "queries a pass", "swaps/min", "all answered after, s",
+        "API calls/s", "of these statuses/s", "queries a pass", "swaps/min", "of these cold", "all answered after, s",
     ]  # fmt: skip
     rows = [
         [
             f"{c.servers}", f"{c.tasks:,}", f"{c.versions:,}", f"{c.loop_mean_milliseconds:.0f}",
             f"{c.loop_longest_milliseconds:.0f}", f"{c.passes_per_second:.2f}", f"{100 * c.cpu_share:.1f}",
             f"{c.rss_megabytes:.0f}", f"{c.api_calls_per_second:.1f}", f"{c.status_writes_per_second:.1f}",
-            f"{c.queries_per_pass:.1f}", f"{c.swaps_per_minute:.0f}", f"{c.settle_seconds:.0f}",
+            f"{c.queries_per_pass:.1f}", f"{c.swaps_per_minute:.0f}", f"{c.loads_per_minute:.0f}",
+            f"{c.settle_seconds:.0f}",
         ]
         for c in costs
     ]  # fmt: skip

@@ -29,12 +29,13 @@ pytestmark = pytest.mark.cluster
 
 POOL = "edge/pool"
 SERVERS = 3
-ALPHA, BETA = "alpha", "beta"
+ALPHA, BETA, GAMMA = "alpha", "beta", "gamma"
 
 
 @dataclass
 class Site:
-    """Three servers behind an Envoy that follows `xds`. Every model answers with its server's place + 1."""
+    """Three servers behind an Envoy that follows `xds`. Every model answers with its server's place + 1; the first
+    server has no gamma."""
 
     xds: XdsServer
     servers: list[TritonServer]
@@ -75,6 +76,13 @@ class Site:
             found.update(await asyncio.gather(*(self.ask(model) for _ in range(10))))
         return found
 
+    def post(self, model: str) -> int:
+        """Ask over HTTP."""
+        body = {"inputs": [{"name": INPUT, "shape": [1, WIDTH], "datatype": "FP32", "data": [0.0] * WIDTH}]}
+        made = urllib.request.Request(f"{self.url}/v2/models/{model}/infer", json.dumps(body).encode())
+        with urllib.request.urlopen(made, timeout=10) as answer:
+            return int(json.load(answer)["outputs"][0]["data"][0])
+
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
@@ -83,7 +91,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         for place in range(SERVERS):
             server = TritonServer(tmp_path / f"triton-{place}", extra_flags=("--model-control-mode=none",))
             server.folder.mkdir()
-            for model in (ALPHA, BETA):
+            for model in (ALPHA, BETA, *([GAMMA] if place else [])):
                 write_task(server.repository, model, {place + 1: 1})
             stack.callback(server.kill)
             await asyncio.to_thread(server.start)
@@ -112,14 +120,7 @@ async def test_requests_go_where_their_model_is_by_weight_over_one_connection(si
     assert min(both.values()) > 15, "evenly, more or less"
     await site.follow({ALPHA: {0: 9, 1: 1}, BETA: {2: 1}})
     assert (await site.ask_all(ALPHA, 200))[1] > 140, "nine of ten"
-    body = {"inputs": [{"name": INPUT, "shape": [1, WIDTH], "datatype": "FP32", "data": [0.0] * WIDTH}]}
-
-    def post() -> int:
-        made = urllib.request.Request(f"{site.url}/v2/models/{BETA}/infer", json.dumps(body).encode())
-        with urllib.request.urlopen(made, timeout=10) as answer:
-            return int(json.load(answer)["outputs"][0]["data"][0])
-
-    assert await asyncio.to_thread(post) == 3, "over HTTP, too"
+    assert await asyncio.to_thread(site.post, BETA) == 3, "over HTTP, too"
     assert (await site.stub.ServerReady(service_pb2.ServerReadyRequest(), timeout=5)).ready, "of any server"
     metadata = await site.stub.ModelMetadata(service_pb2.ModelMetadataRequest(name=BETA), timeout=5)
     assert metadata.versions == ["3"]
@@ -157,6 +158,15 @@ async def test_what_a_server_that_fails_does_not_answer_another_one_does(site: S
     finally:
         if fault == "hung":
             site.servers[0].signal_all(signal.SIGCONT)
+
+
+async def test_what_a_server_has_not_loaded_yet_another_one_answers(site: Site) -> None:
+    await site.follow({GAMMA: {0: 1, 1: 1}})
+    assert set(await site.ask_all(GAMMA, 100)) == {2}
+    assert {await asyncio.to_thread(site.post, GAMMA) for _ in range(20)} == {2}
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await site.stub.ModelInfer(service_pb2.ModelInferRequest(model_name=GAMMA, model_version="9"), timeout=5)
+    assert failure.value.code() is grpc.StatusCode.NOT_FOUND, "what nobody has is said as it is"
 
 
 async def test_without_the_operator_it_goes_on_with_what_it_has(site: Site) -> None:

@@ -26,6 +26,8 @@ RETRIES = 2
 TRY_ANOTHER_AFTER_LATENCIES = 2.5
 """What one server has not answered after so many times the service level is given to another one, too."""
 SHORTEST_TRY_SECONDS = 0.5
+NOT_HERE = {GRPC: ("grpc-status", "5"), HTTP: (":status", "404")}
+"""How a server says that it has no such model or version, by a header. It may be back and have loaded nothing yet."""
 FAILURES_IN_A_ROW = 3
 """A server that fails so often is left out for a while; its health is asked every second all the same."""
 LEFT_OUT = "5s"
@@ -161,6 +163,7 @@ def _route(protocol: str, route: ModelRoute) -> Resource:
         match: Resource = {"prefix": "/", "headers": [named]}
     else:
         match = {"path_separated_prefix": f"/v2/models/{route.model}"}
+    header, value = NOT_HERE[protocol]
     try_seconds = max(SHORTEST_TRY_SECONDS, TRY_ANOTHER_AFTER_LATENCIES * route.slo_latency_seconds)
     return {
         "match": match,
@@ -169,7 +172,8 @@ def _route(protocol: str, route: ModelRoute) -> Resource:
             # How long a client waits is the client's to say.
             "timeout": "0s",
             "retry_policy": {
-                "retry_on": "connect-failure,refused-stream,reset,unavailable,gateway-error",
+                "retry_on": "connect-failure,refused-stream,reset,unavailable,gateway-error,retriable-headers",
+                "retriable_headers": [{"name": header, "string_match": {"exact": value}}],
                 "num_retries": RETRIES,
                 "per_try_timeout": f"{try_seconds:.3f}s",
                 "retry_host_predicate": [
