@@ -161,6 +161,19 @@ _TOOLS = (
         ),
     ),
     Tool(
+        name="traefik",
+        folder=GOTOOLS / "traefik",
+        module_path="github.com/traefik/traefik/v3",
+        package="github.com/traefik/traefik/v3/cmd/traefik",
+        version_arguments=("version",),
+        version_variables=("github.com/traefik/traefik/v3/pkg/version.Version={version}",),
+        release=Release(
+            url=_RELEASES + "/traefik/traefik/releases/download/v{version}/traefik_v{version}_linux_{arch}.tar.gz",
+            checksums_url=_RELEASES + "/traefik/traefik/releases/download/v{version}/traefik_v{version}_checksums.txt",
+            member="traefik",
+        ),
+    ),
+    Tool(
         name="pause",
         folder=GOTOOLS / "pause",
         package="rung.dev/devcluster/pause",

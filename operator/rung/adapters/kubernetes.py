@@ -22,6 +22,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration, CustomObjectsApi
 
 from rung.adapters.event_series import EventSeries, shortened
+from rung.adapters.gateway import Gateways
 from rung.adapters.jobs import Jobs
 from rung.adapters.kubernetes_calls import Conflict, KubernetesError, NotFound, Refused, Unavailable, answered, send
 from rung.adapters.pods import Pods
@@ -93,6 +94,8 @@ class Cluster:
         """Jobs and what belongs to them."""
         self.pods = Pods(client, deadline_seconds)
         """The readiness of servers."""
+        self.gateways = Gateways(client, deadline_seconds)
+        """What leads to servers, where a Gateway of the cluster's does."""
         self._api = CustomObjectsApi(client)
         self._deadline_seconds = deadline_seconds
         self._instance = socket.gethostname()[:128] or "rung"

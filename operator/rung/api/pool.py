@@ -16,6 +16,7 @@ from rung.api.base import (
     Model,
     Names,
     NotNegative,
+    ObjectName,
     Resource,
     Text,
 )
@@ -106,6 +107,19 @@ class RolloutSpec(Model):
     others, if they have room for them; steps down don't wait for that. Never: it goes on answering."""
 
 
+class GatewaySpec(Model):
+    """The Gateway (gateway.networking.k8s.io) that leads clients to the servers, told by Rung."""
+
+    name: ObjectName
+    """Name of the Gateway."""
+    namespace: ObjectName | None = None
+    """Its namespace; the pool's own when absent."""
+    section_name: ObjectName | None = None
+    """One of its listeners; every listener when absent."""
+    hostnames: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)] = ()
+    """Host names of the routes; any when empty."""
+
+
 class ReflexMode(StrEnum):
     """Whether a single request may be answered by a loaded rung below the one that was decided."""
 
@@ -135,6 +149,9 @@ class ServingPoolSpec(Model):
     """What is kept loaded beside the version that answers."""
     rollout: RolloutSpec = RolloutSpec()
     """How swaps are carried out."""
+    gateway: GatewaySpec | None = None
+    """A Gateway of the cluster's own that spreads the requests: Rung keeps a Service for each server, and an HTTPRoute
+    and a GRPCRoute for each task with the weights of the plan. Absent where the chart's balancer does, or nothing."""
     reflex: ReflexMode = ReflexMode.OFF
     """On: a request that would be late is answered by a loaded rung below, which takes the gate in front of each Triton
     (`reflex.enabled` in the chart). Off: the version that was decided answers everything."""
@@ -165,7 +182,7 @@ class ServingPoolStatus(Model):
     """What Rung sees and does in this pool."""
 
     conditions: Conditions = ()
-    """Ready, MetricsAvailable, Overloaded and CapacityKnown."""
+    """Ready, MetricsAvailable, Overloaded and CapacityKnown; and Balanced, where something spreads the requests."""
     servers: tuple[PoolServerStatus, ...] = ()
     """Each server of the pool."""
     ready_servers: Count = 0

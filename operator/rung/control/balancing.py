@@ -1,7 +1,7 @@
 """One pool and what spreads its requests: where each model is answered, and which server gets none while it loads.
 
-Two things may follow: Envoys (the chart's balancer, `rung.adapters.xds`), and the readiness gate of the pods, by which
-Kubernetes takes a pod out of its Services.
+Three things may follow: Envoys (the chart's balancer, `rung.adapters.xds`), a Gateway of the cluster's own
+(`rung.control.gateway`), and the readiness gate of the pods, by which Kubernetes takes a pod out of its Services.
 """
 
 from __future__ import annotations
@@ -11,11 +11,15 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+from rung.adapters.gateway import Gateways, Parent, Server, Site
 from rung.adapters.kubernetes_calls import KubernetesError
 from rung.adapters.pods import Pods
 from rung.adapters.xds_resources import Backend, ModelRoute, Table, Weighted
+from rung.control.gateway import FOLLOW_SECONDS as GATEWAY_SECONDS
+from rung.control.gateway import GatewayFollower
 from rung.control.view import ServerPod
 from rung.core.drain import refusal
 
@@ -43,25 +47,58 @@ def table(seen: Pass, drained: Collection[str]) -> Table:
 
     A plan's weights are followed; without any, all count alike. Pure.
     """
-    backends, weights = {}, {}
-    plans = {plan.server: plan for plan in seen.plan.servers}
-    for server in seen.snapshot.servers:
-        pod = seen.workers[server.name].pod
-        if server.ready and pod.ip:
-            backends[server.name] = Backend(pod.ip, pod.client_grpc_port, pod.client_http_port)
-            plan = plans.get(server.name)
-            weights[server.name] = plan.weights if plan else {}
-    routes = []
-    for task in seen.tasks:
-        having = [s.name for s in seen.snapshot.servers if s.name in backends and task.name in s.active]
-        shares = {name: max(0.0, weights[name].get(task.name, 1.0)) for name in having}
-        highest = max(shares.values(), default=0.0)
-        servers = tuple(
-            Weighted(backends[name], 0 if name in drained else _weight(share, highest))
-            for name, share in shares.items()
+    pods = _pods(seen)
+    backends = {name: Backend(pod.ip or "", pod.client_grpc_port, pod.client_http_port) for name, pod in pods.items()}
+    weights = _weights(seen, drained)
+    routes = tuple(
+        ModelRoute(
+            task.model,
+            task.spec.slo.latency.seconds,
+            tuple(Weighted(backends[name], weight) for name, weight in weights[task.model].items()),
         )
-        routes.append(ModelRoute(task.model, task.spec.slo.latency.seconds, servers))
-    return Table(tuple(backends.values()), tuple(routes))
+        for task in seen.tasks
+    )
+    return Table(tuple(backends.values()), routes)
+
+
+def gateway_site(seen: Pass, drained: Collection[str]) -> Site | None:
+    """Return what the pool's Gateway has to know; None where its specification names none. Pure."""
+    pool, wanted = seen.pool, seen.pool.spec.gateway
+    if wanted is None:
+        return None
+    servers = tuple(
+        Server(name, pod.uid, pod.ip or "", pod.client_grpc_port, pod.client_http_port)
+        for name, pod in _pods(seen).items()
+    )
+    # Coarser than an Envoy's, as each change is a write to the API server.
+    weights = {
+        model: {name: 10 * round(weight / 10) for name, weight in mine.items()}
+        for model, mine in _weights(seen, drained).items()
+    }
+    parent = Parent(wanted.name, wanted.namespace, wanted.section_name, tuple(wanted.hostnames))
+    return Site(pool.namespace, pool.name, pool.uid or "", parent, servers, weights)
+
+
+def _pods(seen: Pass) -> dict[str, ServerPod]:
+    """Return the pods that can be led to, by server."""
+    found = {server.name: seen.workers[server.name].pod for server in seen.snapshot.servers if server.ready}
+    return {name: pod for name, pod in found.items() if pod.ip}
+
+
+def _weights(seen: Pass, drained: Collection[str]) -> dict[str, dict[str, int]]:
+    """Return by model the weight of each server that answers it; 0 where it is to get nothing."""
+    pods, plans = _pods(seen), {plan.server: plan.weights for plan in seen.plan.servers}
+    having: dict[str, list[str]] = {}
+    for server in seen.snapshot.servers:
+        for name in server.active if server.name in pods else ():
+            having.setdefault(name, []).append(server.name)
+    found = {}
+    for task in seen.tasks:
+        names = having.get(task.name, ())
+        shares = {name: max(0.0, plans.get(name, {}).get(task.name, 1.0)) for name in names}
+        highest = max(shares.values(), default=0.0)
+        found[task.model] = {name: 0 if name in drained else _weight(share, highest) for name, share in shares.items()}
+    return found
 
 
 def _weight(share: float, highest: float) -> int:
@@ -75,6 +112,7 @@ class Balancing:
         name: of the pool, as an Envoy's `node.cluster` has it.
         pods: for the readiness gates; None: they are left alone.
         xds: whom Envoys ask; None: there are none.
+        gateways: by which a Gateway of the cluster's is told; None: it can't be.
         count: is told of each load: the server, and whether it was drained for it.
     """
 
@@ -84,11 +122,14 @@ class Balancing:
         pods: Pods | None,
         xds: XdsServer | None,
         count: Callable[[str, bool], None] = lambda server, drained: None,
+        gateways: Gateways | None = None,
     ) -> None:
         self._name = name
         self._count = count
         self._pods = pods
         self._xds = xds
+        self._gateway = GatewayFollower(gateways) if gateways is not None else None
+        self._has_gateway = False
         self._seen: Pass | None = None
         self._drained: set[str] = set()
         self._waits: dict[str, str] = {}
@@ -102,8 +143,23 @@ class Balancing:
 
     @property
     def has_balancer(self) -> bool:
-        """Whether any Envoy asks for this pool, and so spreads its requests as it is told."""
+        """Whether an Envoy asks for this pool or a Gateway follows it, and so spreads its requests as it is told."""
+        return self._has_envoy or (self._has_gateway and self._gateway is not None and not self._gateway.problem)
+
+    @property
+    def _has_envoy(self) -> bool:
         return self._xds is not None and bool(self._xds.followers(self._name))
+
+    def condition(self) -> tuple[bool, str, str] | None:
+        """Say who spreads the requests: whether someone does, a reason, a sentence; None where nobody is meant to."""
+        if self._has_gateway and self._gateway is not None:
+            followed = not self._gateway.problem
+            return followed, "GatewayFollows" if followed else "GatewayNotFollowing", self._gateway.problem
+        if self._xds is None:
+            return None
+        count = len(self._xds.followers(self._name))
+        sentence = f"{count} Envoy{'s' if count > 1 else ''} follow{'s' if count == 1 else ''}"
+        return (True, "EnvoyFollows", sentence) if count else (False, "NoEnvoy", "no Envoy asks for this pool")
 
     def waits(self, server: str) -> str:
         """Say what a server waits for that is to be drained; empty when it is not, or was."""
@@ -128,6 +184,8 @@ class Balancing:
             task.cancel()
         await asyncio.gather(*self._gates.values(), return_exceptions=True)
         self._gates.clear()
+        if self._gateway is not None:
+            await self._gateway.close()
 
     @asynccontextmanager
     async def aside(self, server: str) -> AsyncIterator[str]:
@@ -162,11 +220,12 @@ class Balancing:
                 async with asyncio.timeout(max(0.0, ends - time.monotonic())):
                     await self._back.wait()
         self._drained.add(server)
-        version = await self._publish()
+        is_followed = await self._publish()
         self._set_gate(server)
-        if self.has_balancer and not await _within(FOLLOW_SECONDS, lambda: self._is_followed(version)):
+        seconds = FOLLOW_SECONDS if self._has_envoy else GATEWAY_SECONDS
+        if self.has_balancer and not await _within(seconds, is_followed):
             await self._restore(server)
-            return f"no balancer took it over within {FOLLOW_SECONDS:g} s"
+            return f"no balancer took it over within {seconds:g} s"
         if self._gated(server) and not await _within(READINESS_SECONDS, lambda: not self._is_ready(server)):
             await self._restore(server)
             return f"its pod was still ready {READINESS_SECONDS:g} s after its condition had said otherwise"
@@ -180,15 +239,22 @@ class Balancing:
         await self._publish()
         self._set_gate(server)
 
-    # -------------------------------------------------------------------------------------------------------- Envoys
+    # ------------------------------------------------------------------------------------------- Envoys and a Gateway
 
-    def _is_followed(self, version: int) -> bool:
-        return self._xds is not None and self._xds.is_followed(self._name, version)
-
-    async def _publish(self) -> int:
-        if self._seen is None or self._xds is None:
-            return 0
-        return await self._xds.publish(self._name, table(self._seen, self._drained))
+    async def _publish(self) -> Callable[[], bool]:
+        """Tell what is true; returns by what to know that all who follow have taken it."""
+        checks: list[Callable[[], bool]] = []
+        if self._seen is not None and self._xds is not None:
+            version = await self._xds.publish(self._name, table(self._seen, self._drained))
+            if self._has_envoy:
+                checks.append(partial(self._xds.is_followed, self._name, version))
+        if self._seen is not None and self._gateway is not None:
+            site = gateway_site(self._seen, self._drained)
+            self._has_gateway = site is not None
+            number = self._gateway.tell(site)
+            if self._has_gateway:
+                checks.append(partial(self._gateway.is_followed, number))
+        return lambda: all(check() for check in checks)
 
     # ----------------------------------------------------------------------------------------------- readiness gates
 

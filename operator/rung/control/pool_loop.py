@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rung.adapters.agent import Reflex, ReflexTask
+from rung.adapters.gateway import Gateways
 from rung.adapters.pods import Pods
 from rung.adapters.prometheus import CpuSource, Prometheus
 from rung.api import DrainMode, PoolMode, ReflexMode, ServingPool
@@ -76,6 +77,7 @@ class PoolLoop:
         *,
         pods: Pods | None = None,
         xds: XdsServer | None = None,
+        gateways: Gateways | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.key = key
@@ -84,7 +86,7 @@ class PoolLoop:
         self.interval_seconds = 1.0
         self.workers: dict[str, ServerWorker] = {}
         self._worker_keys: dict[str, ServerKey] = {}
-        self._balancing = Balancing(self.label, pods, xds, self._count_drain)
+        self._balancing = Balancing(self.label, pods, xds, self._count_drain, gateways)
         self._view = view
         self._metrics = metrics
         self._wall_clock = wall_clock
@@ -181,6 +183,7 @@ class PoolLoop:
             doubted=frozenset(server for server, doubt in self._doubts.items() if doubt.told),
             needs_signals=policy.needs_signals,
             rivals=rivals,
+            balanced=self._balancing.condition(),
         )
         self._act(seen, sha256)
         await self._balancing.update(seen)

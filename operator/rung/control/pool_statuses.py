@@ -20,7 +20,13 @@ def pool_status(seen: Pass, before: ServingPoolStatus, changed: Decision | None)
     used = [d.utilization for d in details if d.utilization is not None]
     expected = [d.expected_utilization for d in details if d.expected_utilization is not None]
     return ServingPoolStatus(
-        conditions=with_conditions(before.conditions, _pool_conditions(seen, details, plans)),
+        conditions=with_conditions(
+            # Where nobody is meant to spread the requests any more, nothing is said of it.
+            [each for each in before.conditions if each.type != "Balanced"]
+            if seen.balanced is None
+            else before.conditions,
+            _pool_conditions(seen, details, plans),
+        ),
         servers=details,
         ready_servers=sum(server.ready for server in seen.snapshot.servers),
         tasks=len(seen.tasks),
@@ -109,6 +115,7 @@ def _pool_conditions(
             generation,
         ),
         seen.condition("CapacityKnown", *_capacity(seen), generation),
+        *(() if seen.balanced is None else (seen.condition("Balanced", *seen.balanced, generation),)),
     )
 
 

@@ -55,6 +55,8 @@ class Pass:
     """Whether the policy decides by signals."""
     rivals: tuple[tuple[InferenceTask, str], ...] = ()
     """Tasks that are left out, each with the name of the one that has its model."""
+    balanced: tuple[bool, str, str] | None = None
+    """Whether someone spreads the requests as the plan says, a reason, a sentence; None where nobody is meant to."""
 
     def __post_init__(self) -> None:
         """Sort by name once what is asked for a task or a server at a time."""

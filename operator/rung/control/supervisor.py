@@ -88,7 +88,11 @@ class Supervisor:
     def ensure(self, key: Namespaced) -> None:
         """Have a loop for this pool."""
         if key not in self._loops:
-            loop = PoolLoop(key, self.view, self.publisher, self.metrics, pods=self._cluster.pods, xds=self._xds)
+            cluster = self._cluster
+            loop = PoolLoop(
+                key, self.view, self.publisher, self.metrics, pods=cluster.pods, xds=self._xds,
+                gateways=cluster.gateways,
+            )  # fmt: skip
             self._loops[key] = (loop, asyncio.create_task(loop.run(), name=f"pool {loop.label}"))
 
     async def end(self, key: Namespaced) -> None:

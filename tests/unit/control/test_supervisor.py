@@ -42,7 +42,7 @@ class Faulty(dict[Any, Any]):
 
 
 def _supervise(view: ClusterView) -> Supervisor:
-    nobody: Any = SimpleNamespace(pods=None)
+    nobody: Any = SimpleNamespace(pods=None, gateways=None)
     cluster: Cluster = nobody
     return Supervisor(view, cluster, Metrics())
 

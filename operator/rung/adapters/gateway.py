@@ -1,0 +1,215 @@
+"""What a Gateway's controller is told: one Service for each server, and routes with weights to them. And who follows.
+
+A model over HTTP is known by its path. Over gRPC its name is in the message, which no Gateway reads: a client that
+names it in the header `x-rung-model` gets the model's own split, everybody else what is right for all of the pool's.
+
+Manifests are of https://gateway-api.sigs.k8s.io (v1), written by server-side apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from kubernetes.aio.client import ApiClient
+
+from rung.adapters.kubernetes_calls import NotFound, answered, send
+from rung.adapters.xds_resources import MODEL_HEADER
+
+Manifest = dict[str, Any]
+
+POOL_LABEL = "rung.dev/gateway-of"
+"""On everything that is written for a pool."""
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+GRPC_PORT, HTTP_PORT = 8001, 8000
+MOST_BACKENDS = 16
+"""Of a rule, by the Gateway API: the servers with the highest weights."""
+FIELD_MANAGER = "rung"
+_APPLY = "application/apply-patch+yaml"
+_PLURALS = {
+    "Service": ("/api/v1", "services"),
+    "EndpointSlice": ("/apis/discovery.k8s.io/v1", "endpointslices"),
+    "HTTPRoute": (f"/apis/{GATEWAY_API}", "httproutes"),
+    "GRPCRoute": (f"/apis/{GATEWAY_API}", "grpcroutes"),
+}
+KINDS = tuple(_PLURALS)
+_DNS_LABEL = 63
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The Gateway whose listeners the routes belong to."""
+
+    name: str
+    namespace: str | None = None
+    section: str | None = None
+    hostnames: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server that can be led to."""
+
+    name: str
+    uid: str
+    """Of its pod, with which its Service goes."""
+    ip: str
+    grpc_port: int
+    http_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A pool as its Gateway has to know it."""
+
+    namespace: str
+    pool: str
+    pool_uid: str
+    parent: Parent
+    servers: tuple[Server, ...]
+    weights: Mapping[str, Mapping[str, int]]
+    """By model, by name of the server; 0: nothing for now."""
+
+
+def manifests(site: Site) -> list[Manifest]:
+    """Return everything that a pool's Gateway needs, Services before the routes that name them."""
+    found = [each for server in site.servers for each in (_service(site, server), _slice(site, server))]
+    for model, weights in site.weights.items():
+        path = {"path": {"type": "PathPrefix", "value": f"/v2/models/{model}"}}
+        header = {"headers": [{"name": MODEL_HEADER, "value": model}]}
+        found.append(_route(site, "HTTPRoute", f"{site.pool}-{model}", [path], weights, HTTP_PORT))
+        found.append(_route(site, "GRPCRoute", f"{site.pool}-{model}", [header], weights, GRPC_PORT))
+    everything = _for_every_model(site)
+    found.append(_route(site, "GRPCRoute", site.pool, [], everything, GRPC_PORT))
+    found.append(_route(site, "HTTPRoute", site.pool, [], everything, HTTP_PORT))
+    return found
+
+
+def _for_every_model(site: Site) -> dict[str, int]:
+    """Return the weights of the servers that answer every model; of all, where none does."""
+    all_of_them = [name for name in (s.name for s in site.servers) if all(name in w for w in site.weights.values())]
+    names = all_of_them or [server.name for server in site.servers]
+    sums = {name: sum(weights.get(name, 0) for weights in site.weights.values()) for name in names}
+    return {name: round(each / max(1, len(site.weights))) for name, each in sums.items()} if site.weights else sums
+
+
+def _metadata(site: Site, name: str, owner: Mapping[str, str], labels: Mapping[str, str] | None = None) -> Manifest:
+    return {
+        "name": name,
+        "namespace": site.namespace,
+        "labels": {POOL_LABEL: site.pool, **(labels or {})},
+        "ownerReferences": [dict(owner)],
+    }
+
+
+def service_name(server: str) -> str:
+    """Return the name of the Service that leads to one server; pods' names may be longer than Services'."""
+    return f"rung-{server}"[:_DNS_LABEL].rstrip("-.").replace(".", "-")
+
+
+def _owned_by_pod(server: Server) -> dict[str, str]:
+    return {"apiVersion": "v1", "kind": "Pod", "name": server.name, "uid": server.uid}
+
+
+def _service(site: Site, server: Server) -> Manifest:
+    ports = [
+        {"name": "grpc", "port": GRPC_PORT, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"},
+        {"name": "http", "port": HTTP_PORT, "protocol": "TCP"},
+    ]
+    metadata = _metadata(site, service_name(server.name), _owned_by_pod(server))
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": ports}}
+
+
+def _slice(site: Site, server: Server) -> Manifest:
+    name = service_name(server.name)
+    labels = {"kubernetes.io/service-name": name, "endpointslice.kubernetes.io/managed-by": "rung.dev"}
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": _metadata(site, name, _owned_by_pod(server), labels),
+        "addressType": "IPv6" if ":" in server.ip else "IPv4",
+        "endpoints": [{"addresses": [server.ip], "conditions": {"ready": True}}],
+        "ports": [
+            {"name": "grpc", "port": server.grpc_port, "protocol": "TCP", "appProtocol": "kubernetes.io/h2c"},
+            {"name": "http", "port": server.http_port, "protocol": "TCP"},
+        ],
+    }
+
+
+def _route(
+    site: Site, kind: str, name: str, matches: Sequence[Manifest], weights: Mapping[str, int], port: int
+) -> Manifest:
+    parent = site.parent
+    owner = {"apiVersion": "rung.dev/v1alpha1", "kind": "ServingPool", "name": site.pool, "uid": site.pool_uid}
+    heaviest = sorted(weights.items(), key=lambda each: (-each[1], each[0]))[:MOST_BACKENDS]
+    backends = [{"name": service_name(server), "port": port, "weight": weight} for server, weight in sorted(heaviest)]
+    rule: Manifest = {"backendRefs": backends, **({"matches": list(matches)} if matches else {})}
+    reference = {"name": parent.name, "namespace": parent.namespace, "sectionName": parent.section}
+    spec: Manifest = {"parentRefs": [{key: value for key, value in reference.items() if value}], "rules": [rule]}
+    if parent.hostnames:
+        spec["hostnames"] = list(parent.hostnames)
+    return {"apiVersion": GATEWAY_API, "kind": kind, "metadata": _metadata(site, name, owner), "spec": spec}
+
+
+def is_accepted(route: Mapping[str, Any]) -> bool:
+    """Tell whether a Gateway's controller has taken a route as it is now."""
+    generation = route["metadata"].get("generation", 0)
+    return any(
+        condition.get("type") == "Accepted"
+        and condition.get("status") == "True"
+        and condition.get("observedGeneration", 0) >= generation
+        for parent in (route.get("status") or {}).get("parents") or ()
+        for condition in parent.get("conditions") or ()
+    )
+
+
+class Gateways:
+    """What is written for Gateways at one API server.
+
+    Args:
+        client: a client of it.
+        deadline_seconds: of each call.
+    """
+
+    def __init__(self, client: ApiClient, deadline_seconds: float) -> None:
+        self._client = client
+        self._deadline_seconds = deadline_seconds
+
+    async def apply(self, manifest: Manifest) -> Manifest:
+        """Make an object so, or create it; returns it. Raises KubernetesError; NotFound where there is no such kind."""
+        metadata = manifest["metadata"]
+        query = {"fieldManager": FIELD_MANAGER, "force": "true"}
+        path = _path(manifest["kind"], metadata["namespace"], metadata["name"])
+        call = send(self._client, "PATCH", path, query, manifest, content_type=_APPLY)
+        what = f"writing {manifest['kind']} {metadata['namespace']}/{metadata['name']}"
+        return await answered(what, call, self._deadline_seconds)
+
+    async def read(self, kind: str, namespace: str, name: str) -> Manifest:
+        """Return an object. Raises KubernetesError."""
+        call = send(self._client, "GET", _path(kind, namespace, name), {})
+        return await answered(f"reading {kind} {namespace}/{name}", call, self._deadline_seconds)
+
+    async def list_names(self, namespace: str, pool: str) -> set[tuple[str, str]]:
+        """Return kind and name of everything that was written for a pool. Raises KubernetesError."""
+        found: set[tuple[str, str]] = set()
+        for kind in KINDS:
+            call = send(self._client, "GET", _path(kind, namespace), {"labelSelector": f"{POOL_LABEL}={pool}"})
+            try:
+                answer = await answered(f"listing {kind}s", call, self._deadline_seconds)
+            except NotFound:
+                continue
+            found.update((kind, item["metadata"]["name"]) for item in answer.get("items") or ())
+        return found
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object; that it is gone is no error. Raises KubernetesError."""
+        call = send(self._client, "DELETE", _path(kind, namespace, name), {})
+        with suppress(NotFound):
+            await answered(f"deleting {kind} {namespace}/{name}", call, self._deadline_seconds)
+
+
+def _path(kind: str, namespace: str, name: str = "") -> str:
+    root, plural = _PLURALS[kind]
+    return f"{root}/namespaces/{namespace}/{plural}" + (f"/{name}" if name else "")
