@@ -79,7 +79,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 async def test_reads_a_good_inventory_and_ignores_what_a_newer_agent_adds() -> None:
     async with answering(ok(changed("tasks/digits/color", "blue"))) as address, AgentClient(address) as client:
         inventory = await client.inventory()
-    assert inventory.tasks["digits"].available() == {1_098_820}
+    assert inventory.tasks["digits"].available == {1_098_820}
     assert inventory.tasks["digits"].versions[2].state is VersionState.CORRUPT
     assert inventory.repository.last_contact == 1.5
     assert inventory.memory.limit_bytes is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import cached_property
 from types import TracebackType
 from typing import Annotated, Self
 
@@ -64,6 +65,7 @@ class TaskInventory(_Document):
     config: str = ""
     versions: dict[VersionNumber, VersionInventory] = Field(default_factory=dict)
 
+    @cached_property
     def available(self) -> frozenset[int]:
         """Numbers of the versions whose files are there and verified."""
         return frozenset(number for number, version in self.versions.items() if version.state is VersionState.AVAILABLE)

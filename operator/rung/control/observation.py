@@ -65,7 +65,7 @@ class Observation:
         found = self.inventory.tasks.get(model) if self.inventory else None
         if found is None:
             return frozenset()
-        return frozenset(number for number in found.available() if found.versions[number].sha256 == sha256.get(number))
+        return frozenset(number for number in found.available if found.versions[number].sha256 == sha256.get(number))
 
     def file(self, model: str, version: int) -> VersionInventory | None:
         """Return what the agent says of one version's files, None when it knows nothing of them."""

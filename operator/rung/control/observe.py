@@ -63,11 +63,19 @@ def registered_sha256(versions: Iterable[ModelVersion]) -> dict[int, str]:
     return {version.spec.version: version.spec.artifact.sha256 for version in versions}
 
 
+@dataclass(frozen=True, slots=True)
+class _Made:
+    registered: tuple[ModelVersion, ...]
+    classes: Mapping[str, float]
+    versions: tuple[Version, ...]
+    sha256: Mapping[int, str]
+
+
 class CoreVersions:
     """Versions as policies read them, made again only where a task's ModelVersions changed."""
 
     def __init__(self) -> None:
-        self._made: dict[str, tuple[tuple[ModelVersion, ...], Mapping[str, float], tuple[Version, ...]]] = {}
+        self._made: dict[str, _Made] = {}
 
     def of(
         self, task: str, versions: tuple[ModelVersion, ...], classes: Mapping[str, float] | None = None
@@ -75,11 +83,14 @@ class CoreVersions:
         """Return the versions of a task, with profiles for these hardware classes (the cores of a server of each)."""
         made, classes = self._made.get(task), classes or {}
         # The same objects as before are equal at a glance.
-        if made is None or made[0] != versions or made[1] != classes:
-            measured = tuple(core_version(version) for version in versions)
-            made = (versions, classes, with_assumed_profiles(measured, classes))
-            self._made[task] = made
-        return made[2]
+        if made is None or made.registered != versions or made.classes != classes:
+            measured = with_assumed_profiles(tuple(core_version(version) for version in versions), classes)
+            made = self._made[task] = _Made(versions, classes, measured, registered_sha256(versions))
+        return made.versions
+
+    def sha256(self, task: str) -> Mapping[int, str]:
+        """Return what the file of each version has to be, of a task that was asked for before."""
+        return self._made[task].sha256
 
     def keep(self, tasks: Collection[str]) -> None:
         """Forget the other tasks."""

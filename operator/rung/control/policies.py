@@ -22,7 +22,7 @@ from rung.api.pool import PoolMode, ReflexMode
 from rung.core.decide import FallbackBehavior, Settings
 from rung.core.forecast import ExponentialMean, Forecaster, LastMaximum
 from rung.core.frontier import Metric
-from rung.core.policies import frontier, infadapter, stepwise
+from rung.core.policies import frontier, frontier_parameters, infadapter, stepwise
 from rung.core.policies.base import Policy
 from rung.core.policies.infaas import InFaaS
 from rung.core.policies.model_switching import ModelSwitching
@@ -74,7 +74,7 @@ def _stepwise(given: StepwiseParameters) -> stepwise.Stepwise:
 
 def _frontier(given: FrontierParameters) -> frontier.Frontier:
     return frontier.Frontier(
-        frontier.FrontierParameters(
+        frontier_parameters.FrontierParameters(
             late_share=given.late_share,
             remember_seconds=given.remember.seconds,
             up_after_seconds=given.up_after.seconds,

@@ -29,7 +29,6 @@ from rung.control.observe import (
     hardware_classes,
     metrics_problem,
     read_signals,
-    registered_sha256,
     without_rivals,
 )
 from rung.control.policies import build_policy, decide_settings, history_seconds
@@ -151,7 +150,7 @@ class PoolLoop:
         classes = hardware_classes(self._view, pool, self.workers)
         versions = {name: self._core_versions.of(name, found, classes) for name, found in registered.items()}
         self._core_versions.keep(versions)
-        sha256 = {name: registered_sha256(found) for name, found in registered.items()}
+        sha256 = {name: self._core_versions.sha256(name) for name in registered}
         now_seconds = self._wall_clock()
         snapshot = build_snapshot(
             now_seconds, self._view, pool, self.workers, signals, tasks, versions, sha256, self._history

@@ -216,8 +216,11 @@ class ServerWorker:
     def _differs(self, model: str) -> bool:
         if not self.observation.reachable or self._is_held_back(model):
             return False
+        loaded = self.observation.loaded.get(model, frozenset())
+        if wanted_versions(self._wanted[model].target) == loaded:
+            return False  # as nearly always
         target = self._servable(self._wanted[model], model)
-        return target is not None and wanted_versions(target) != self.observation.loaded.get(model, frozenset())
+        return target is not None and wanted_versions(target) != loaded
 
     def _is_held_back(self, model: str) -> bool:
         """Whether a load that passed its deadline goes on: Triton keeps every other change of the model waiting."""

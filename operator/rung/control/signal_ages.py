@@ -30,9 +30,10 @@ class SignalAges:
         observed = {task.name for task in snapshot.tasks if needs_demand and task.declared_demand_rps is None}
         newest: dict[tuple[str, str], float] = {}
         for server in (server for server in snapshot.servers if server.ready):
-            found = {"cpu": server.utilization}
+            # The newest sample is the last.
+            found = {"cpu": server.utilization[-1:]}
             if observed & server.loaded.keys():
-                found["demand"] = tuple(chain.from_iterable(server.demand.values()))
+                found["demand"] = tuple(chain.from_iterable(samples[-1:] for samples in server.demand.values()))
             for signal, samples in found.items():
                 key = (signal, server.name)
                 age = age_seconds(samples, now)

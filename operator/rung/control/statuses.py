@@ -246,7 +246,7 @@ def _pending_message(worker: ServerWorker, task: InferenceTask, server: ServerSt
         return f"the server's mirror has no files of model {task.model}{why}"
     if not found.config:
         return f"the server's mirror has no config.pbtxt of model {task.model}"
-    others = found.available() - (server.available or {}).get(task.name, frozenset())
+    others = found.available - (server.available or {}).get(task.name, frozenset())
     states = {
         f"{version.state.value} (not as registered)" if number in others else version.state.value
         for number, version in found.versions.items()

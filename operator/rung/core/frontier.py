@@ -17,11 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 
 from rung.core.snapshot import TaskState, Version
 
 SMALLEST_METRIC = 1e-12
 LARGEST_METRIC = 1e12
+REMEMBERED = 8192
+"""Of so many tasks is kept what follows from their versions alone, which seldom change."""
 
 
 class Metric(StrEnum):
@@ -56,6 +59,11 @@ def ladder(
 
     Cost and accuracy both rise strictly from rung to rung. Empty only when no version has a usable accuracy.
     """
+    return _ladder(tuple(versions), hardware_class, metric)
+
+
+@lru_cache(REMEMBERED)
+def _ladder(versions: tuple[Version, ...], hardware_class: str, metric: Metric) -> tuple[Version, ...]:
     usable = {version.number: version for version in versions if is_accuracy(version.accuracy)}
     priced = sorted(
         (cost, -version.accuracy, -number)
@@ -113,7 +121,12 @@ def normalized_accuracies(versions: Iterable[Version], task: TaskState) -> tuple
 
 def best_accuracy(task: TaskState) -> float:
     """Return the accuracy of the task's best registered version; 0 when there is none."""
-    return max((version.accuracy for version in task.versions if is_accuracy(version.accuracy)), default=0.0)
+    return _best_accuracy(task.versions)
+
+
+@lru_cache(REMEMBERED)
+def _best_accuracy(versions: tuple[Version, ...]) -> float:
+    return max((version.accuracy for version in versions if is_accuracy(version.accuracy)), default=0.0)
 
 
 def is_accuracy(value: float) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import NamedTuple
 
 
 class Mode(StrEnum):
@@ -21,8 +22,7 @@ class Mode(StrEnum):
     PINNED = "Pinned"
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """One value of a signal and the moment it was measured."""
 
     time_seconds: float
@@ -55,6 +55,10 @@ class Version:
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     flops: float | None = None
     """Floating-point operations of one inference; None when nobody counted them."""
+
+    def __hash__(self) -> int:
+        """Return a hash: what follows from versions alone is computed once, and found again by them."""
+        return hash(self.number)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ class AgentGauge:
         while time.monotonic() < deadline:
             inventory = await self.agent.inventory()
             known = inventory.tasks[task].versions.get(number) if task in inventory.tasks else None
-            if known is not None and number in inventory.tasks[task].available():
+            if known is not None and number in inventory.tasks[task].available:
                 return
             state = f"{known.state}: {known.message}" if known is not None else state
             await asyncio.sleep(0.2)

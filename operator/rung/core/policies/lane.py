@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import isfinite
 
 from rung.core import frontier, signals
@@ -123,7 +124,7 @@ def lanes_on(snapshot: PoolSnapshot, server: ServerState) -> list[Lane]:
                 pending=signals.rates(server.pending.get(state.name, ())[-LAST:]),
                 late_rps=signals.rates(server.late[state.name][-LAST:]) if state.name in server.late else None,
                 worths=frontier.normalized_accuracies(ladder, state),
-                costs=tuple(cpu_seconds(version, server) for version in ladder),
+                costs=_costs(ladder, server.hardware_class, server.capacity_cores),
                 loaded=server.loaded.get(state.name, frozenset()),
                 hardware_class=server.hardware_class,
             )
@@ -157,14 +158,23 @@ def plan_and_reasons(
 
 def cpu_seconds(version: Version, server: ServerState) -> float:
     """Return what an inference costs as the profile says; 0 where nobody measured it."""
-    seconds_of_server = frontier.metric_of(version, server.hardware_class)
+    return _costs((version,), server.hardware_class, server.capacity_cores)[0]
+
+
+@lru_cache(frontier.REMEMBERED)
+def _costs(versions: tuple[Version, ...], hardware_class: str, capacity_cores: float) -> tuple[float, ...]:
+    return tuple(_cost(version, hardware_class, capacity_cores) for version in versions)
+
+
+def _cost(version: Version, hardware_class: str, capacity_cores: float) -> float:
+    seconds_of_server = frontier.metric_of(version, hardware_class)
     if seconds_of_server is None:
         return 0.0
-    profile = version.profiles[server.hardware_class]
+    profile = version.profiles[hardware_class]
     measured = profile.cpu_seconds_per_inference
     if measured is not None and isfinite(measured) and frontier.SMALLEST_METRIC <= measured <= frontier.LARGEST_METRIC:
         return measured
-    return seconds_of_server * usable_cores(profile.cpu_cores or server.capacity_cores)
+    return seconds_of_server * usable_cores(profile.cpu_cores or capacity_cores)
 
 
 def usable_cores(cores: float) -> float:
