@@ -12,7 +12,8 @@ from rung.core.decide import Settings
 from rung.core.frontier import Metric
 from rung.core.plan import Memory, Plan
 from rung.core.policies.base import Policy
-from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.static import Static, StaticChoice
 from rung.core.snapshot import PoolSnapshot
 from rung_sim.engine import Floats

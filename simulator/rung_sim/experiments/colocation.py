@@ -10,7 +10,8 @@ import numpy as np
 
 from rung.core.decide import Settings
 from rung.core.forecast import Trend
-from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.stepwise import Stepwise
 from rung_sim import figures
 from rung_sim.contenders import ALL_RUNGS

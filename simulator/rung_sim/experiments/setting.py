@@ -18,7 +18,8 @@ import yaml
 
 from rung.core.decide import Settings
 from rung.core.policies.base import Policy
-from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.infaas import InFaaS
 from rung.core.policies.infadapter import InfAdapter, InfAdapterParameters
 from rung.core.policies.model_switching import ModelSwitching

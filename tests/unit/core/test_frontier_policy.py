@@ -9,7 +9,8 @@ import pytest
 
 from rung.core.decide import Settings, decide
 from rung.core.plan import Code
-from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
 
 NOW = 1000.0

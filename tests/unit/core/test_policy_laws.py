@@ -16,7 +16,8 @@ from rung.core.frontier import Metric, ladder, metric_of
 from rung.core.plan import Code, Plan
 from rung.core.policies import base
 from rung.core.policies.base import Policy
-from rung.core.policies.frontier import Frontier, FrontierParameters
+from rung.core.policies.frontier import Frontier
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.infaas import InFaaS
 from rung.core.policies.infadapter import InfAdapter, InfAdapterParameters
 from rung.core.policies.model_switching import ModelSwitching

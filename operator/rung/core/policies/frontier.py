@@ -6,6 +6,8 @@ requests it gets):
 - *Cost.* A version's CPU time is what its profile says times a factor that is learned: what the server used by what
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a
   wrong profile or a hotter CPU corrects itself.
+- *What there is.* A server where requests wait at every look uses all that it gets: where that is less than its limit
+  says, it is planned with that, and its CPU says nothing of costs (`learning.given_cores`).
 - *Demand.* Stepping down looks a few seconds ahead (`forecast.Trend`), and what waits has to be answered within them,
   too. Stepping up asks for what the last 45 s would have needed, so that the next wave of the same height does
   not undo it.
@@ -34,12 +36,12 @@ import numpy as np
 from rung.core import tail
 from rung.core.allocation import TOLERANCE, Choice, best_allocation
 from rung.core.balance import steady
-from rung.core.forecast import Trend
 from rung.core.frontier import Metric
-from rung.core.memory import entries, is_number
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
+from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.lane import Lane
+from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered, plain, read
 from rung.core.policies.shares import Shares, next_shares
 from rung.core.policies.shares import plain as plain_shares
 from rung.core.snapshot import Mode, PoolSnapshot, ServerState
@@ -48,70 +50,10 @@ TRUSTED_FACTOR = 1.2
 """What costs more than this by its profile is corrected all the same, and its administrators are told."""
 LEAST_LATE, MOST_LATE = 1e-6, 0.5
 """However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
-LEAST_LOOSENESS = 1e-3
-"""However often answers were late, the limit is not multiplied by less."""
 PARK_SECONDS = 60.0
 """A task is parked so long after the last change."""
 HISTORY_SECONDS = 90.0
 """What the forecast learns its own errors from."""
-
-
-@dataclass(frozen=True, slots=True)
-class FrontierParameters:
-    """The parameters of the policy."""
-
-    forecast: Trend = field(default_factory=Trend)
-    remember_seconds: float = 45.0
-    """Stepping up asks what these last seconds would have needed."""
-    settle_seconds: float = 5.0
-    """CPU is judged this long after a change."""
-    up_after_seconds: float = 5.0
-    """Time since the last change before a step up."""
-    late_share: float | None = None
-    """Share of late answers to plan for; None: 1 - objective of each task."""
-    reflex_late_share: float = 0.5
-    """The same where the reflex saves single requests: the allocation need not be safe by itself."""
-    reflex_patience_seconds: float = 10.0
-    """And there an answer that was late all the same makes the limit stricter no more often than this: each one is seen
-    there, and those of one burst, or of the first seconds, are one matter."""
-    load_price: float = 0.06
-    """What a version that is not loaded has to be worth more, in summed normalised accuracy."""
-    price_seconds: float = 60.0
-    """For a step up this falls to nothing in so long a time without a change: a load is soon paid for by calm."""
-    trade_price: float = 0.03
-    """What a task that steps down so that others can step up has to bring them beside, however calm it is: where many
-    tasks share a server, there is nearly always a trade that is worth a little, and the next wave undoes it."""
-    trust_seconds: float = 20.0
-    """So many seconds of what was learned before weigh as much as the same number since the last change."""
-    drain_seconds: float = 3.0
-    """What waits has to be answered within this time; 0: it is left to the queue."""
-    calibrate: bool = True
-    """Whether the factor is learned."""
-    most_utilization: float = 0.85
-    """Share of the cores that is planned at most where no reflex saves single requests. Where inferences are short
-    against the service level, theory lets a server be all but full; but what grows faster than foreseen then finds
-    nothing left to load smaller versions with."""
-    utilization_limit: float | None = None
-    """A limit on utilisation in place of that on late answers, for comparison."""
-    strictness: float = 0.5
-    """A second in which answers were late multiplies the limit by this; 1: no error budget."""
-    forgive_seconds: float = 60.0
-    """Without late answers the limit doubles in this time."""
-    first_looseness: float = 6.0
-    """How many times the limit is loosened at first: in simulation, servers come to this and more within minutes."""
-    loosest: float = 100.0
-    """How many times the limit may be loosened beyond what is planned for."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    """What is kept of a server between two decisions."""
-
-    factor: float = 1.0
-    since_seconds: float | None = None
-    looseness: float = 1.0
-    """What the limit was multiplied by when answers were last late."""
-    judged_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,21 +84,28 @@ class Frontier:
     def decide(self, snapshot: PoolSnapshot, memory: Memory) -> tuple[Plan, Memory]:
         """Plan each ready server by itself, for its part of the requests.
 
-        Memory: `{"servers": {name: {...}}}`, see `_Remembered`, and with a balancer `{"shares": ...}`.
+        Memory: `{"servers": {name: {...}}}`, see `Remembered`, and with a balancer `{"shares": ...}`.
         """
-        remembered = _read(memory)
+        remembered = read(memory)
         shares: Shares = {}
         if snapshot.balanced:
             lanes = {server.name: lane.lanes_on(snapshot, server) for server in snapshot.servers if server.ready}
-            factors = {name: remembered.get(name, _Remembered()).factor for name in lanes}
-            shares = next_shares(snapshot, lanes, factors, memory)
+            factors = {name: remembered.get(name, Remembered()).factor for name in lanes}
+            given = {
+                server.name: learning.given_cores(
+                    server, lanes[server.name], remembered.get(server.name, Remembered()).given, snapshot.time_seconds
+                )
+                for server in snapshot.servers
+                if server.ready and self.parameters.see_cores
+            }
+            shares = next_shares(snapshot, lanes, factors, given, memory)
             snapshot = steady(snapshot, shares)
         servers = [
             _Server(
                 self.parameters,
                 snapshot,
                 server,
-                remembered.get(server.name, _Remembered()),
+                remembered.get(server.name, Remembered()),
                 frozenset(task for task, mine in shares.items() if mine.get(server.name) == 0.0),
             )
             for server in snapshot.servers
@@ -170,7 +119,7 @@ class Frontier:
             weights = {task: mine[name] for task, mine in shares.items() if name in mine}
             plans.append(replace(plan, weights=weights))
             reasons += told
-        after: dict[str, object] = {"servers": {name: _plain(each) for name, each in sorted(remembered.items())}}
+        after: dict[str, object] = {"servers": {name: plain(each) for name, each in sorted(remembered.items())}}
         return Plan(tuple(plans), tuple(reasons)), after | ({"shares": plain_shares(shares)} if shares else {})
 
 
@@ -197,7 +146,7 @@ class _Server:
         parameters: FrontierParameters,
         snapshot: PoolSnapshot,
         server: ServerState,
-        before: _Remembered,
+        before: Remembered,
         parked: frozenset[str] = frozenset(),
     ) -> None:
         self.p, self.snapshot, self.server, self.now = parameters, snapshot, server, snapshot.time_seconds
@@ -206,21 +155,29 @@ class _Server:
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
         self.parked = [one.state.name in parked for one in self.lanes]
-        self.cores = lane.usable_cores(server.capacity_cores)
+        self.given = None
+        if parameters.see_cores:
+            self.given = learning.given_cores(server, self.lanes, before.given, self.now)
+        self.cores = learning.planned_cores(server, self.given, self.now)
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
         self.factor = before.factor
         # While something wanted does not answer yet, what was used belongs to what was there before.
-        if self.since_seconds is not None and parameters.calibrate and self.settled:
+        # And what a server gets that gets less than it should says nothing of what inferences cost.
+        knows = self.settled and (self.given is None or self.given.time_seconds < self.now)
+        if self.since_seconds is not None and parameters.calibrate and knows:
             after = max(self.since_seconds, server.disturbed_seconds or -inf) + parameters.settle_seconds
             self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
+        reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
+        self.forecast = parameters.forecast
+        if reflex:
+            self.forecast = replace(self.forecast, deviations=parameters.reflex_deviations)
         # What waits has to go in the next seconds, besides what comes.
         waiting = [one.pending[-1] if one.pending and parameters.drain_seconds > 0 else 0.0 for one in self.lanes]
         self.ahead = [
             self._ahead(one) + queue / max(1e-9, parameters.drain_seconds) * (queue > 0)
             for one, queue in zip(self.lanes, waiting, strict=True)
         ]
-        reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
         self.most_cores = inf if reflex else parameters.most_utilization * self.cores
         judged = self.now if before.judged_seconds is None else min(before.judged_seconds, self.now)
         self.looseness, self.judged_seconds = 1.0, judged
@@ -233,16 +190,17 @@ class _Server:
                 self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
                 self.judged_seconds = seen
 
-    def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], _Remembered]:
+    def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], Remembered]:
         """Return the plan, the reasons, and what to remember."""
         rungs = decision.rungs
         changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
-        after = _Remembered(
+        after = Remembered(
             factor=self.factor if changed else self.before.factor,
             # A change has taken effect when what was wanted answers.
             since_seconds=self.now if changed or self.since_seconds is None or not self.settled else self.since_seconds,
             looseness=self.before.looseness if self.judged_seconds == self.before.judged_seconds else self.looseness,
             judged_seconds=self.judged_seconds,
+            given=self.given,
         )
         expected = self._load(rungs, self.ahead) / self.cores
         numbers = {**decision.numbers, "factor": self.factor, "looseness": self.looseness}
@@ -292,6 +250,9 @@ class _Server:
         else:
             code = Code.STEP_DOWN
             why = f"in a few seconds too many answers would be late, at {base.percent(load / self.cores)} CPU"
+        if self.given is not None:
+            whole = lane.usable_cores(self.server.capacity_cores)
+            why += f" of the {self.cores:.2g} cores that it seems to get (its limit: {whole:g})"
         # A load takes its time: until then, what is loaded on the way answers.
         through = [self._through(*each) for each in zip(self.lanes, present, rungs, strict=True)]
         return _Decision(through, code, why, {"load_cores": load})
@@ -375,16 +336,16 @@ class _Server:
         """Return the demand of the next seconds that will hardly be passed."""
         if one.state.declared_demand_rps is not None:
             return one.demand_rps or 0.0
-        return self.p.forecast.forecast(one.rates_rps).high_rps
+        return self.forecast.forecast(one.rates_rps).high_rps
 
     def _need(self, one: Lane) -> float:
         """Return the highest demand of the last seconds, each as it would have been foreseen."""
         if one.state.declared_demand_rps is not None:
             return one.demand_rps or 0.0
-        width = max(1, min(self.p.forecast.level_seconds, len(one.rates_rps), round(self.p.remember_seconds)))
+        width = max(1, min(self.forecast.level_seconds, len(one.rates_rps), round(self.p.remember_seconds)))
         sums = [0.0, *accumulate(one.rates_rps[-round(self.p.remember_seconds) :])]
         highest = max((after - before for before, after in zip(sums, sums[width:], strict=False)), default=0.0) / width
-        return highest + self.p.forecast.noise(highest, width)
+        return highest + self.forecast.noise(highest, width)
 
 
 def _answers(asked: Sequence[_Decision | _Question]) -> Iterator[_Decision]:
@@ -421,25 +382,3 @@ def _best(asked: _Question, others: Iterator[float]) -> list[int] | None:
     if found.choices is None:
         return None
     return [rungs[place] for rungs, place in zip(open_rungs, found.choices, strict=True)]
-
-
-def _plain(each: _Remembered) -> dict[str, float | None]:
-    plain: dict[str, float | None] = {"factor": round(each.factor, 3), "since_seconds": each.since_seconds}
-    if each.judged_seconds is not None:
-        plain |= {"looseness": round(each.looseness, 4), "judged_seconds": each.judged_seconds}
-    return plain
-
-
-def _read(memory: Memory) -> dict[str, _Remembered]:
-    """Read the memory; what is malformed is as if it had never been."""
-    found: dict[str, _Remembered] = {}
-    for name, entry in entries(memory, "servers").items():
-        factor, since = entry.get("factor"), entry.get("since_seconds")
-        looseness, late = entry.get("looseness"), entry.get("judged_seconds")
-        found[name] = _Remembered(
-            learning.bounded(factor) if is_number(factor) else 1.0,
-            float(since) if is_number(since) else None,
-            min(1e3, max(LEAST_LOOSENESS, looseness)) if is_number(looseness) else 1.0,
-            float(late) if is_number(late) else None,
-        )
-    return found

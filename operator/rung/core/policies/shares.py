@@ -13,13 +13,15 @@ from rung.core import tail
 from rung.core.memory import entries, is_number
 from rung.core.plan import Memory
 from rung.core.policies.lane import Lane, usable_cores
+from rung.core.policies.learning import Given, planned_cores
 from rung.core.snapshot import PoolSnapshot, ServerState
 from rung.core.split import Option, Split, best_split
 
 Shares = Mapping[str, Mapping[str, float]]
 """By task, by server: its part of the task's requests; those of a task sum to 1."""
 
-EVERY_SECONDS = 30
+EVERY_SECONDS, SHORT_EVERY_SECONDS = 30, 5
+"""The second while a server gets less than its cores: what it can't answer, others can."""
 MOST_MORE = 0.2
 """So much more of a task's requests a server gets at a time."""
 PLANNED = 0.7
@@ -29,7 +31,11 @@ LEAST_SHARE = 0.005
 
 
 def next_shares(
-    snapshot: PoolSnapshot, lanes: Mapping[str, Sequence[Lane]], factors: Mapping[str, float], memory: Memory
+    snapshot: PoolSnapshot,
+    lanes: Mapping[str, Sequence[Lane]],
+    factors: Mapping[str, float],
+    given: Mapping[str, Given | None],
+    memory: Memory,
 ) -> Shares:
     """Return the shares of every task that several servers answer.
 
@@ -37,6 +43,7 @@ def next_shares(
         snapshot: the pool; its `servers` are those that are ready.
         lanes: by server.
         factors: by server, what its profiles have to be multiplied by.
+        given: by server, the cores it gets where these are fewer than its limit says.
         memory: the policy's, with what `plain` wrote.
     """
     servers = {server.name: server for server in snapshot.servers}
@@ -47,9 +54,11 @@ def next_shares(
     sharing = {task: by_server for task, by_server in sharing.items() if len(by_server) > 1}
     known = _read(memory)
     now = {task: _present(by_server, known.get(task, {}), servers) for task, by_server in sharing.items()}
-    if int(snapshot.time_seconds) % EVERY_SECONDS and all(_same(now[task], known.get(task, {})) for task in now):
+    every = SHORT_EVERY_SECONDS if any(given.values()) else EVERY_SECONDS
+    if int(snapshot.time_seconds) % every and all(_same(now[task], known.get(task, {})) for task in now):
         return now
-    wanted = _wanted(servers, sharing, lanes, factors, now)
+    cores = {name: planned_cores(each, given.get(name), snapshot.time_seconds) for name, each in servers.items()}
+    wanted = _wanted(cores, sharing, lanes, factors, now)
     return {task: _towards(now[task], wanted.get(task, now[task]), known.get(task, {})) for task in now}
 
 
@@ -83,7 +92,7 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
 
 
 def _wanted(
-    servers: Mapping[str, ServerState],
+    whole: Mapping[str, float],
     sharing: Mapping[str, Mapping[str, Lane]],
     lanes: Mapping[str, Sequence[Lane]],
     factors: Mapping[str, float],
@@ -97,13 +106,12 @@ def _wanted(
     cores = []
     for name in names:
         own = fsum(_mean(one) * min(one.costs) * factors[name] for one in lanes[name] if one.state.name not in tasks)
-        whole = usable_cores(servers[name].capacity_cores)
-        cores.append(max(0.05 * whole, PLANNED * whole - own))
+        cores.append(max(0.05 * whole[name], PLANNED * whole[name] - own))
     options = [
         Option(number, place[name], one.weight * worth, cost * factors[name])
         for number, task in enumerate(tasks)
         for name, one in sharing[task].items()
-        for worth, cost in _rungs(one, factors[name], usable_cores(servers[name].capacity_cores))
+        for worth, cost in _rungs(one, factors[name], whole[name])
     ]
     before = {(number, place[name]): share for number, task in enumerate(tasks) for name, share in now[task].items()}
     found = best_split(demand, cores, options, before)
