@@ -58,7 +58,7 @@ class Version:
 
     def __hash__(self) -> int:
         """Return a hash: what follows from versions alone is computed once, and found again by them."""
-        return hash(self.number)
+        return hash((self.number, self.accuracy))
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,3 +176,13 @@ def test_however_short_the_inferences_a_full_server_is_no_plan() -> None:
     assert after(replace(state, late={"digits": samples(0.0)}), short)[0] == 3, (
         "but where the reflex saves what is late"
     )
+
+
+def test_with_the_reflex_a_stricter_objective_is_planned_for_and_forgives_later() -> None:
+    gated = server(5.0, 3, late={"digits": samples(0.0)})
+    assert after(gated)[0] == 3
+    assert after(gated, replace(TASK, objective=0.999999))[0] == 2, "a thousand times as many are not half of all"
+    # Five requests a second: 99.9 % allow a late one each 200 s.
+    minute_ago: dict[str, Any] = {"looseness": 0.01, "judged_seconds": NOW - 60}
+    assert after(gated, **minute_ago)[0] == 2
+    assert after(gated, **minute_ago | {"judged_seconds": NOW - 2000})[0] == 3

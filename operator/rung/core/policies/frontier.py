@@ -7,7 +7,7 @@ requests it gets):
   the profiles predicted, over the settled seconds since the last change, blended with what was learned before. So a
   wrong profile or a hotter CPU corrects itself.
 - *What there is.* A server where requests wait at every look uses all that it gets: where that is less than its limit
-  says, it is planned with that, and its CPU says nothing of costs (`learning.given_cores`).
+  says, it is planned with that, and its CPU says nothing of costs (`policies.given`).
 - *Demand.* Stepping down looks a few seconds ahead (`forecast.Trend`), and what waits has to be answered within them,
   too. Stepping up asks for what the last 45 s would have needed, so that the next wave of the same height does
   not undo it.
@@ -40,6 +40,7 @@ from rung.core.frontier import Metric
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
 from rung.core.policies.frontier_parameters import FrontierParameters
+from rung.core.policies.given import given_cores, planned_cores
 from rung.core.policies.lane import Lane
 from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered, plain, read
 from rung.core.policies.shares import Shares, next_shares
@@ -50,6 +51,8 @@ TRUSTED_FACTOR = 1.2
 """What costs more than this by its profile is corrected all the same, and its administrators are told."""
 LEAST_LATE, MOST_LATE = 1e-6, 0.5
 """However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
+LONGEST_FORGIVE_SECONDS = 900.0
+"""A limit doubles after this time, however seldom the objective allows a late answer."""
 PARK_SECONDS = 60.0
 """A task is parked so long after the last change."""
 HISTORY_SECONDS = 90.0
@@ -92,9 +95,7 @@ class Frontier:
             lanes = {server.name: lane.lanes_on(snapshot, server) for server in snapshot.servers if server.ready}
             factors = {name: remembered.get(name, Remembered()).factor for name in lanes}
             given = {
-                server.name: learning.given_cores(
-                    server, lanes[server.name], remembered.get(server.name, Remembered()).given, snapshot.time_seconds
-                )
+                server.name: given_cores(server, remembered.get(server.name, Remembered()).given, snapshot.time_seconds)
                 for server in snapshot.servers
                 if server.ready and self.parameters.see_cores
             }
@@ -155,18 +156,16 @@ class _Server:
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
         self.parked = [one.state.name in parked for one in self.lanes]
-        self.given = None
-        if parameters.see_cores:
-            self.given = learning.given_cores(server, self.lanes, before.given, self.now)
-        self.cores = learning.planned_cores(server, self.given, self.now)
+        self.given = given_cores(server, before.given, self.now) if parameters.see_cores else None
+        self.cores = planned_cores(server, self.given, self.now)
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
         self.factor = before.factor
-        # While something wanted does not answer yet, what was used belongs to what was there before.
-        # And what a server gets that gets less than it should says nothing of what inferences cost.
-        knows = self.settled and (self.given is None or self.given.time_seconds < self.now)
-        if self.since_seconds is not None and parameters.calibrate and knows:
-            after = max(self.since_seconds, server.disturbed_seconds or -inf) + parameters.settle_seconds
+        # While something wanted does not answer yet, what was used belongs to what was there before. And what a server
+        # uses that gets less than it should says nothing of what inferences cost.
+        if self.since_seconds is not None and parameters.calibrate and self.settled:
+            short_seconds = self.given.time_seconds if self.given is not None else -inf
+            after = max(self.since_seconds, server.disturbed_seconds or -inf, short_seconds) + parameters.settle_seconds
             self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
         reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
         self.forecast = parameters.forecast
@@ -182,9 +181,14 @@ class _Server:
         judged = self.now if before.judged_seconds is None else min(before.judged_seconds, self.now)
         self.looseness, self.judged_seconds = 1.0, judged
         if parameters.strictness < 1.0:
-            forgiven = 2.0 ** min(64.0, (self.now - judged) / parameters.forgive_seconds)
-            known = parameters.first_looseness if before.judged_seconds is None else before.looseness
-            self.looseness = min(parameters.loosest, known * forgiven)
+            first, loosest, forgive_seconds = parameters.first_looseness, parameters.loosest, parameters.forgive_seconds
+            if reflex:
+                # What is planned is no more than a beginning there: what clients see late is what counts.
+                first, loosest = 1.0, 1.0
+                forgive_seconds = max(forgive_seconds, self._seconds_for_one_late())
+            forgiven = 2.0 ** min(64.0, (self.now - judged) / forgive_seconds)
+            known = first if before.judged_seconds is None else before.looseness
+            self.looseness = min(loosest, known * forgiven)
             seen = learning.seen_late(server, self.lanes, self.factor)
             if seen is not None and seen > judged + (parameters.reflex_patience_seconds if reflex else 0.0):
                 self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
@@ -250,8 +254,8 @@ class _Server:
         else:
             code = Code.STEP_DOWN
             why = f"in a few seconds too many answers would be late, at {base.percent(load / self.cores)} CPU"
-        if self.given is not None:
-            whole = lane.usable_cores(self.server.capacity_cores)
+        whole = lane.usable_cores(self.server.capacity_cores)
+        if self.cores < whole:
             why += f" of the {self.cores:.2g} cores that it seems to get (its limit: {whole:g})"
         # A load takes its time: until then, what is loaded on the way answers.
         through = [self._through(*each) for each in zip(self.lanes, present, rungs, strict=True)]
@@ -296,7 +300,7 @@ class _Server:
         """Return the share of late answers that a lane may have at present."""
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
         if one.late_rps is not None:
-            planned = self.p.reflex_late_share
+            planned = min(self.p.reflex_late_share, self.p.reflex_saves * (1.0 - one.state.objective))
         return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
 
     def _keeps(self, rungs: Sequence[int], demand: Sequence[float]) -> bool:
@@ -331,6 +335,12 @@ class _Server:
         return price * cold + self.p.trade_price * traded
 
     # -------------------------------------------------------------------------------------------------------- demand
+
+    def _seconds_for_one_late(self) -> float:
+        """Return the time in which the objectives allow one late answer, at the demand of the last minute or so."""
+        rates = [(fsum(one.rates_rps) / len(one.rates_rps), one.state.objective) for one in self.lanes if one.rates_rps]
+        allowed_rps = fsum(rate * (1.0 - objective) for rate, objective in rates)
+        return min(LONGEST_FORGIVE_SECONDS, 1.0 / allowed_rps) if allowed_rps > 0 else 0.0
 
     def _ahead(self, one: Lane) -> float:
         """Return the demand of the next seconds that will hardly be passed."""

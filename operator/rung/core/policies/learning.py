@@ -1,4 +1,4 @@
-"""What Frontier learns of a server: by how much the profiles are off, the cores it gets, whether answers are late.
+"""What Frontier learns of a server: by how much the profiles are off, and whether answers are late.
 
 Both from what the server tells of itself, and from nothing else: the CPU it used, and the requests that wait.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import fsum, inf, isfinite
-from typing import NamedTuple
 
 from rung.core import signals
 from rung.core.policies.lane import Lane, usable_cores
@@ -19,16 +18,6 @@ LEAST_SAMPLES = 3
 """Fewer settled CPU samples say nothing of the factor."""
 LEAST_SHARE = 0.01
 """Of the cores: whoever uses less says nothing of it either."""
-BUSY_SECONDS = 3
-"""A server where requests waited at every look of so many seconds was busy all that time."""
-STEADY = 0.9
-"""And used about the same in each of them: at least this share of the most."""
-SHORT = 0.9
-"""Less than this share of its cores is less than it should get."""
-LEAST_GIVEN = 0.1
-"""However little it used, it is planned with this share of its cores."""
-GROW_SECONDS = 60.0
-"""The cores it was seen to get are taken for twice as many after so long."""
 LEAST_PACE = 0.2
 """However busy the others are, a queue moves at this share of a core."""
 
@@ -72,41 +61,6 @@ def cost_factor(
         return before
     weight = len(used) / (len(used) + trust_seconds)
     return before + weight * (bounded(mean / predicted) - before)
-
-
-class Given(NamedTuple):
-    """The cores that a server was last seen to get, fewer than its limit says, and when."""
-
-    cores: float
-    time_seconds: float
-
-
-def given_cores(server: ServerState, lanes: Sequence[Lane], before: Given | None, now_seconds: float) -> Given | None:
-    """Return the cores that a server gets, if they are fewer than its limit says; None: as far as is known it gets all.
-
-    While as many tasks as it has cores have requests waiting at every look, nothing but the CPU holds them up: so what
-    it used is what it gets. A neighbour on the machine takes the rest, or a limit of which nobody told. What was seen
-    is believed less and less, as nothing tells when that ends.
-    """
-    cores = usable_cores(server.capacity_cores)
-    used = [_within(s.value, 1.0) for s in server.utilization[-BUSY_SECONDS:] if isfinite(s.value)]
-    waiting = [one.pending[-BUSY_SECONDS:] for one in lanes]
-    busy = sum(len(each) == BUSY_SECONDS and min(each) >= 1 for each in waiting)
-    most = max(used, default=0.0)
-    if len(used) == BUSY_SECONDS and busy >= cores and min(used) >= STEADY * most:
-        return Given(max(most, LEAST_GIVEN) * cores, now_seconds) if most < SHORT else None
-    if before is None or planned_cores(server, before, now_seconds) >= cores:
-        return None
-    return before if most * cores <= before.cores else Given(most * cores, now_seconds)
-
-
-def planned_cores(server: ServerState, given: Given | None, now_seconds: float) -> float:
-    """Return the cores of a server to plan with."""
-    cores = usable_cores(server.capacity_cores)
-    if given is None:
-        return cores
-    doublings = min(64.0, max(0.0, now_seconds - given.time_seconds) / GROW_SECONDS)
-    return min(cores, given.cores * float(2.0**doublings))
 
 
 def seen_late(server: ServerState, lanes: Sequence[Lane], factor: float) -> float | None:

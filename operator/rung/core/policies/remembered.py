@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rung.core.memory import entries, is_number
 from rung.core.plan import Memory
 from rung.core.policies import learning
-from rung.core.policies.learning import Given
+from rung.core.policies.given import Given
 
 LEAST_LOOSENESS = 1e-3
 """However often answers were late, the limit is not multiplied by less."""

@@ -12,8 +12,8 @@ from math import fsum, isfinite
 from rung.core import tail
 from rung.core.memory import entries, is_number
 from rung.core.plan import Memory
+from rung.core.policies.given import Given, planned_cores
 from rung.core.policies.lane import Lane, usable_cores
-from rung.core.policies.learning import Given, planned_cores
 from rung.core.snapshot import PoolSnapshot, ServerState
 from rung.core.split import Option, Split, best_split
 
@@ -21,7 +21,8 @@ Shares = Mapping[str, Mapping[str, float]]
 """By task, by server: its part of the task's requests; those of a task sum to 1."""
 
 EVERY_SECONDS, SHORT_EVERY_SECONDS = 30, 5
-"""The second while a server gets less than its cores: what it can't answer, others can."""
+"""The second while a server is seen to get less than its cores: what it can't answer, others can."""
+SEEN_SECONDS = 10.0
 MOST_MORE = 0.2
 """So much more of a task's requests a server gets at a time."""
 PLANNED = 0.7
@@ -54,7 +55,8 @@ def next_shares(
     sharing = {task: by_server for task, by_server in sharing.items() if len(by_server) > 1}
     known = _read(memory)
     now = {task: _present(by_server, known.get(task, {}), servers) for task, by_server in sharing.items()}
-    every = SHORT_EVERY_SECONDS if any(given.values()) else EVERY_SECONDS
+    is_short = any(each and snapshot.time_seconds - each.time_seconds <= SEEN_SECONDS for each in given.values())
+    every = SHORT_EVERY_SECONDS if is_short else EVERY_SECONDS
     if int(snapshot.time_seconds) % every and all(_same(now[task], known.get(task, {})) for task in now):
         return now
     cores = {name: planned_cores(each, given.get(name), snapshot.time_seconds) for name, each in servers.items()}
