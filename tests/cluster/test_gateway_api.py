@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from rung.adapters.gateway import POOL_LABEL, Parent, Server
+from rung.adapters.gateway import POOL_LABEL, Parent, Server, route_name
 from rung.adapters.gateway import Site as GatewaySite
 from rung.adapters.kubernetes import Cluster, connect
 from rung.control.gateway import GatewayFollower
@@ -75,6 +75,13 @@ async def relay(stack: AsyncExitStack, host: str, port: int) -> int:
     return int(server.sockets[0].getsockname()[1])
 
 
+async def followed(follower: GatewayFollower, site: GatewaySite | None) -> None:
+    """Tell it again and again, as each pass does, until the controller has taken it."""
+    async with asyncio.timeout(40):
+        while not follower.is_followed(follower.tell(site)):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.1)
+
+
 @dataclass
 class Edge:
     """Two servers behind a Gateway. Every model answers with its server's place + 1."""
@@ -88,10 +95,7 @@ class Edge:
 
     async def follow(self, weights: dict[str, dict[str, int]]) -> None:
         """Tell the weights, and wait until the controller has taken them and leads as they say."""
-        number = self.follower.tell(replace(self.site, weights=weights))
-        async with asyncio.timeout(30):
-            while not self.follower.is_followed(number):  # noqa: ASYNC110 - nobody tells
-                await asyncio.sleep(0.05)
+        await followed(self.follower, replace(self.site, weights=weights))
 
     async def ask(self, model: str, *, names_it: bool = True) -> int:
         """Ask over gRPC; returns which server answered."""
@@ -155,7 +159,7 @@ async def edge(
         created, answer = gateway_api.send("POST", f"/apis/rung.dev/v1alpha1/namespaces/{namespace}/servingpools", pool)
         assert created == 201, answer
         site = GatewaySite(namespace, "pool", answer["metadata"]["uid"], Parent(GATEWAY), tuple(servers), {})
-        follower = GatewayFollower(cluster.gateways)
+        follower = GatewayFollower(cluster.gateways, namespace, "pool")
         stack.push_async_callback(follower.close)
         traefik = running_traefik(tmp_path / "traefik", gateway_api, namespace)
         port = await asyncio.to_thread(traefik.__enter__)
@@ -178,15 +182,14 @@ async def test_a_gateway_leads_by_model_and_weight_and_away_from_who_is_drained(
     assert min(both.values()) > 10, "evenly, more or less"
     assert set(await edge.until({2}, lambda: edge.ask(BETA, names_it=False))) == {2}, "only one has every model"
 
-    failed = 0
+    failed: list[str] = []
 
     async def keep_asking(stop: asyncio.Event) -> None:
-        nonlocal failed
         while not stop.is_set():
             try:
                 await edge.ask(ALPHA)
-            except grpc.RpcError:
-                failed += 1
+            except grpc.RpcError as error:
+                failed.append(str(error))
 
     stop = asyncio.Event()
     asking = asyncio.create_task(keep_asking(stop))
@@ -196,7 +199,23 @@ async def test_a_gateway_leads_by_model_and_weight_and_away_from_who_is_drained(
     await edge.until({1}, lambda: edge.ask(ALPHA))
     stop.set()
     await asking
-    assert failed == 0
+    assert failed == []
+
+
+async def test_what_someone_removed_is_written_again(
+    edge: Edge, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rung.control.gateway.LOOK_SECONDS", 0.2)
+    one, _ = (server.name for server in edge.site.servers)
+    await edge.follow({ALPHA: {one: 1}})
+    routes = ("-n", edge.namespace, "get", "httproutes", "-o", "name")
+    before = set(edge.api.kubectl(*routes).split())
+    edge.api.kubectl("-n", edge.namespace, "delete", "httproutes,services", "--all")
+    async with asyncio.timeout(30):
+        while set(edge.api.kubectl(*routes).split()) != before or edge.follower.problem:
+            edge.follower.tell(edge.follower._site)
+            await asyncio.sleep(0.1)
+    assert await edge.until({1}, lambda: edge.ask(ALPHA)) == {1: 40}
 
 
 async def test_what_an_earlier_operator_wrote_and_what_is_gone_is_removed(
@@ -205,21 +224,18 @@ async def test_what_an_earlier_operator_wrote_and_what_is_gone_is_removed(
     one, two = (server.name for server in edge.site.servers)
     await edge.follow({ALPHA: {one: 1}, BETA: {two: 1}})
     await edge.follow({ALPHA: {one: 1}})
-    names = await cluster.gateways.list_names(edge.namespace, "pool")
-    assert ("HTTPRoute", "pool-alpha") in names
-    assert ("HTTPRoute", "pool-beta") not in names
-    later = GatewayFollower(cluster.gateways)
-    number = later.tell(replace(edge.site, weights={BETA: {two: 1}}))
-    async with asyncio.timeout(30):
-        while not later.is_followed(number):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
-    assert ("HTTPRoute", "pool-alpha") not in await cluster.gateways.list_names(edge.namespace, "pool")
-    number = later.tell(None)
-    async with asyncio.timeout(30):
-        while not later.is_followed(number):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.05)
-    assert await cluster.gateways.list_names(edge.namespace, "pool") == set()
+    names = await cluster.gateways.list(edge.namespace, "pool")
+    assert ("HTTPRoute", route_name("pool", ALPHA)) in names
+    assert ("HTTPRoute", route_name("pool", BETA)) not in names
+    later = GatewayFollower(cluster.gateways, edge.namespace, "pool")
+    await followed(later, replace(edge.site, weights={BETA: {two: 1}}))
+    assert ("HTTPRoute", route_name("pool", ALPHA)) not in await cluster.gateways.list(edge.namespace, "pool")
     await later.close()
+    # Another one starts, when the pool has no Gateway any more.
+    last = GatewayFollower(cluster.gateways, edge.namespace, "pool")
+    await followed(last, None)
+    await last.close()
+    assert await cluster.gateways.list(edge.namespace, "pool") == {}
 
 
 def test_the_pool_says_why_its_gateway_does_not_follow_and_serves_on(site: Site, gateway_api: ApiServer) -> None:
@@ -240,7 +256,7 @@ async def test_a_gateway_that_nobody_keeps_does_not_follow(
     gateway_api: ApiServer, namespace: str, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rung.control.gateway.FOLLOW_SECONDS", 0.5)
-    follower = GatewayFollower(cluster.gateways)
+    follower = GatewayFollower(cluster.gateways, namespace, "pool")
     number = follower.tell(GatewaySite(namespace, "pool", "0", Parent("nobody"), (), {}))
     async with asyncio.timeout(10):
         while "no controller took" not in follower.problem:  # noqa: ASYNC110 - nobody tells

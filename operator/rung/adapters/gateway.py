@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 from kubernetes.aio.client import ApiClient
@@ -19,6 +20,8 @@ from rung.adapters.kubernetes_calls import NotFound, answered, send
 from rung.adapters.xds_resources import MODEL_HEADER
 
 Manifest = dict[str, Any]
+Key = tuple[str, str]
+"""Kind and name."""
 
 POOL_LABEL = "rung.dev/gateway-of"
 """On everything that is written for a pool."""
@@ -35,7 +38,9 @@ _PLURALS = {
     "GRPCRoute": (f"/apis/{GATEWAY_API}", "grpcroutes"),
 }
 KINDS = tuple(_PLURALS)
+ROUTES = ("HTTPRoute", "GRPCRoute")
 _DNS_LABEL = 63
+_LONGEST_REASON = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,9 @@ class Parent:
     namespace: str | None = None
     section: str | None = None
     hostnames: tuple[str, ...] = ()
+    grpc_section: str | None = None
+    """Where gRPC comes in; None: where HTTP does."""
+    grpc_hostnames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ class Site:
     parent: Parent
     servers: tuple[Server, ...]
     weights: Mapping[str, Mapping[str, int]]
-    """By model, by name of the server; 0: nothing for now."""
+    """By model, by name of the server; 0: nothing for now. A model that no server has, has none."""
 
 
 def manifests(site: Site) -> list[Manifest]:
@@ -79,34 +87,57 @@ def manifests(site: Site) -> list[Manifest]:
     for model, weights in site.weights.items():
         path = {"path": {"type": "PathPrefix", "value": f"/v2/models/{model}"}}
         header = {"headers": [{"name": MODEL_HEADER, "value": model}]}
-        found.append(_route(site, "HTTPRoute", f"{site.pool}-{model}", [path], weights, HTTP_PORT))
-        found.append(_route(site, "GRPCRoute", f"{site.pool}-{model}", [header], weights, GRPC_PORT))
+        found.append(_route(site, "HTTPRoute", route_name(site.pool, model), [path], weights, HTTP_PORT))
+        found.append(_route(site, "GRPCRoute", route_name(site.pool, model), [header], weights, GRPC_PORT))
     everything = _for_every_model(site)
-    found.append(_route(site, "GRPCRoute", site.pool, [], everything, GRPC_PORT))
-    found.append(_route(site, "HTTPRoute", site.pool, [], everything, HTTP_PORT))
+    found.append(_route(site, "GRPCRoute", route_name(site.pool), [], everything, GRPC_PORT))
+    found.append(_route(site, "HTTPRoute", route_name(site.pool), [], everything, HTTP_PORT))
     return found
 
 
 def _for_every_model(site: Site) -> dict[str, int]:
-    """Return the weights of the servers that answer every model; of all, where none does."""
-    all_of_them = [name for name in (s.name for s in site.servers) if all(name in w for w in site.weights.values())]
-    names = all_of_them or [server.name for server in site.servers]
-    sums = {name: sum(weights.get(name, 0) for weights in site.weights.values()) for name in names}
-    return {name: round(each / max(1, len(site.weights))) for name, each in sums.items()} if site.weights else sums
+    """Return the weights of the servers that answer every model that any does; of all, where none may answer them."""
+    models = [weights for weights in site.weights.values() if weights]
+    names = [server.name for server in site.servers]
+    sums = {name: sum(weights.get(name, 0) for weights in models) for name in names}
+    whole = {name: sums[name] for name in names if all(name in weights for weights in models)}
+    chosen = whole if any(whole.values()) else sums
+    if not any(chosen.values()):
+        return dict.fromkeys(names, 1)
+    return {name: -(-each // max(1, len(models))) for name, each in chosen.items()}
+
+
+def route_name(pool: str, model: str = "") -> str:
+    """Return the name of a model's routes; without one, of those for all others.
+
+    With a hash: "a-b" of pool "c" and "b" of pool "c-a" are two.
+    """
+    return "-".join(each for each in (pool, model, _hash(f"{pool}/{model}")) if each)
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:6]
 
 
 def _metadata(site: Site, name: str, owner: Mapping[str, str], labels: Mapping[str, str] | None = None) -> Manifest:
     return {
         "name": name,
         "namespace": site.namespace,
-        "labels": {POOL_LABEL: site.pool, **(labels or {})},
+        "labels": {POOL_LABEL: _label(site.pool), **(labels or {})},
         "ownerReferences": [dict(owner)],
     }
 
 
 def service_name(server: str) -> str:
     """Return the name of the Service that leads to one server; pods' names may be longer than Services'."""
-    return f"rung-{server}"[:_DNS_LABEL].rstrip("-.").replace(".", "-")
+    return _label(f"rung-{server}".replace(".", "-"), server)
+
+
+def _label(name: str, of: str = "") -> str:
+    """Return a name that is short enough for a label, and still another one for every name (or what it is `of`)."""
+    if len(name) <= _DNS_LABEL and (not of or name.endswith(of)):
+        return name
+    return f"{name[: _DNS_LABEL - 7].rstrip('-.')}-{_hash(of or name)}"
 
 
 def _owned_by_pod(server: Server) -> dict[str, str]:
@@ -141,28 +172,39 @@ def _slice(site: Site, server: Server) -> Manifest:
 def _route(
     site: Site, kind: str, name: str, matches: Sequence[Manifest], weights: Mapping[str, int], port: int
 ) -> Manifest:
-    parent = site.parent
+    parent, is_grpc = site.parent, kind == "GRPCRoute"
+    section = (parent.grpc_section if is_grpc else None) or parent.section
+    hostnames = (parent.grpc_hostnames if is_grpc else ()) or parent.hostnames
     owner = {"apiVersion": "rung.dev/v1alpha1", "kind": "ServingPool", "name": site.pool, "uid": site.pool_uid}
     heaviest = sorted(weights.items(), key=lambda each: (-each[1], each[0]))[:MOST_BACKENDS]
     backends = [{"name": service_name(server), "port": port, "weight": weight} for server, weight in sorted(heaviest)]
     rule: Manifest = {"backendRefs": backends, **({"matches": list(matches)} if matches else {})}
-    reference = {"name": parent.name, "namespace": parent.namespace, "sectionName": parent.section}
+    reference = {"name": parent.name, "namespace": parent.namespace, "sectionName": section}
     spec: Manifest = {"parentRefs": [{key: value for key, value in reference.items() if value}], "rules": [rule]}
-    if parent.hostnames:
-        spec["hostnames"] = list(parent.hostnames)
+    if hostnames:
+        spec["hostnames"] = list(hostnames)
     return {"apiVersion": GATEWAY_API, "kind": kind, "metadata": _metadata(site, name, owner), "spec": spec}
 
 
-def is_accepted(route: Mapping[str, Any]) -> bool:
-    """Tell whether a Gateway's controller has taken a route as it is now."""
-    generation = route["metadata"].get("generation", 0)
-    return any(
-        condition.get("type") == "Accepted"
-        and condition.get("status") == "True"
-        and condition.get("observedGeneration", 0) >= generation
-        for parent in (route.get("status") or {}).get("parents") or ()
-        for condition in parent.get("conditions") or ()
-    )
+def why_not_accepted(route: Mapping[str, Any], parent: Parent) -> str:
+    """Say why a Gateway's controller has not taken a route as it is now; empty when it has."""
+    metadata = route["metadata"]
+    why = "no controller has said anything of it: is there such a Gateway?"
+    for told in (route.get("status") or {}).get("parents") or ():
+        named = told.get("parentRef") or {}
+        own = metadata.get("namespace")
+        if (named.get("name"), named.get("namespace") or own) != (parent.name, parent.namespace or own):
+            continue
+        conditions = {each.get("type"): each for each in told.get("conditions") or ()}
+        accepted, resolved = conditions.get("Accepted") or {}, conditions.get("ResolvedRefs") or {}
+        refused = next((each for each in (accepted, resolved) if each.get("status") == "False"), None)
+        if accepted.get("observedGeneration", 0) < metadata.get("generation", 0):
+            why = "its controller has not looked at it yet"
+        elif refused:
+            why = f"{refused.get('reason', '')}: {refused.get('message', '')}"
+        elif accepted.get("status") == "True":
+            return ""
+    return why[:_LONGEST_REASON]
 
 
 class Gateways:
@@ -186,21 +228,14 @@ class Gateways:
         what = f"writing {manifest['kind']} {metadata['namespace']}/{metadata['name']}"
         return await answered(what, call, self._deadline_seconds)
 
-    async def read(self, kind: str, namespace: str, name: str) -> Manifest:
-        """Return an object. Raises KubernetesError."""
-        call = send(self._client, "GET", _path(kind, namespace, name), {})
-        return await answered(f"reading {kind} {namespace}/{name}", call, self._deadline_seconds)
-
-    async def list_names(self, namespace: str, pool: str) -> set[tuple[str, str]]:
-        """Return kind and name of everything that was written for a pool. Raises KubernetesError."""
-        found: set[tuple[str, str]] = set()
-        for kind in KINDS:
-            call = send(self._client, "GET", _path(kind, namespace), {"labelSelector": f"{POOL_LABEL}={pool}"})
-            try:
+    async def list(self, namespace: str, pool: str, kinds: Sequence[str] = KINDS) -> dict[Key, Manifest]:
+        """Return everything that was written for a pool, nothing of kinds that aren't there. Raises KubernetesError."""
+        found: dict[Key, Manifest] = {}
+        for kind in kinds:
+            call = send(self._client, "GET", _path(kind, namespace), {"labelSelector": f"{POOL_LABEL}={_label(pool)}"})
+            with suppress(NotFound):
                 answer = await answered(f"listing {kind}s", call, self._deadline_seconds)
-            except NotFound:
-                continue
-            found.update((kind, item["metadata"]["name"]) for item in answer.get("items") or ())
+                found.update({(kind, item["metadata"]["name"]): item for item in answer.get("items") or ()})
         return found
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:

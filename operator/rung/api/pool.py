@@ -118,6 +118,13 @@ class GatewaySpec(Model):
     """One of its listeners; every listener when absent."""
     hostnames: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)] = ()
     """Host names of the routes; any when empty."""
+    grpc_section_name: ObjectName | None = None
+    """The listener for gRPC, where HTTP has one of its own: a controller need not take both kinds of route for the same
+    host names at one listener."""
+    grpc_hostnames: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)
+    ] = ()
+    """Host names for gRPC; those of HTTP when empty."""
 
 
 class ReflexMode(StrEnum):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,7 +18,6 @@ from rung.adapters.gateway import Gateways, Parent, Server, Site
 from rung.adapters.kubernetes_calls import KubernetesError
 from rung.adapters.pods import Pods
 from rung.adapters.xds_resources import Backend, ModelRoute, Table, Weighted
-from rung.control.gateway import FOLLOW_SECONDS as GATEWAY_SECONDS
 from rung.control.gateway import GatewayFollower
 from rung.control.view import ServerPod
 from rung.core.drain import refusal
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HIGHEST_WEIGHT = 1000
-FOLLOW_SECONDS = 2.0
-"""A balancer that has not taken a change over by then does not follow."""
+FOLLOW_SECONDS, GATEWAY_SECONDS = 2.0, 10.0
+"""A balancer that has not taken a change over by then does not follow; a Gateway is told by way of the API server."""
 READINESS_SECONDS = 5.0
 """And a pod whose kubelet has not by then."""
 WAIT_SECONDS = 15.0
@@ -42,14 +41,18 @@ LONGEST_ANSWER_SECONDS = 2.0
 """Requests that are under way get their service level's time to be answered, and no more than this."""
 
 
-def table(seen: Pass, drained: Collection[str]) -> Table:
-    """Return what a balancer has to know: every ready server, and the servers on which each model answers.
+Shares = Mapping[str, Mapping[str, float]]
+"""By server, by task: its part of the task's requests."""
 
-    A plan's weights are followed; without any, all count alike. Pure.
+
+def table(seen: Pass, drained: Collection[str], shares: Shares) -> Table:
+    """Return what a balancer has to know: every server, and the servers on which each model answers.
+
+    By `shares`, those of the last plan; where there are none, all count alike. Pure.
     """
     pods = _pods(seen)
     backends = {name: Backend(pod.ip or "", pod.client_grpc_port, pod.client_http_port) for name, pod in pods.items()}
-    weights = _weights(seen, drained)
+    weights = _weights(seen, drained, shares)
     routes = tuple(
         ModelRoute(
             task.model,
@@ -61,33 +64,46 @@ def table(seen: Pass, drained: Collection[str]) -> Table:
     return Table(tuple(backends.values()), routes)
 
 
-def gateway_site(seen: Pass, drained: Collection[str]) -> Site | None:
+def gateway_site(seen: Pass, drained: Collection[str], shares: Shares) -> Site | None:
     """Return what the pool's Gateway has to know; None where its specification names none. Pure."""
     pool, wanted = seen.pool, seen.pool.spec.gateway
     if wanted is None:
         return None
+    # Also of those that can't be led to now: the Service of a pod goes with the pod.
     servers = tuple(
-        Server(name, pod.uid, pod.ip or "", pod.client_grpc_port, pod.client_http_port)
-        for name, pod in _pods(seen).items()
+        Server(name, worker.pod.uid, worker.pod.ip, worker.pod.client_grpc_port, worker.pod.client_http_port)
+        for name, worker in sorted(seen.workers.items())
+        if worker.pod.ip
     )
     # Coarser than an Envoy's, as each change is a write to the API server.
     weights = {
-        model: {name: 10 * round(weight / 10) for name, weight in mine.items()}
-        for model, mine in _weights(seen, drained).items()
+        model: {name: max(10, 10 * round(weight / 10)) if weight else 0 for name, weight in mine.items()}
+        for model, mine in _weights(seen, drained, shares).items()
     }
-    parent = Parent(wanted.name, wanted.namespace, wanted.section_name, tuple(wanted.hostnames))
+    parent = Parent(
+        wanted.name, wanted.namespace, wanted.section_name, tuple(wanted.hostnames),
+        wanted.grpc_section_name, tuple(wanted.grpc_hostnames),
+    )  # fmt: skip
     return Site(pool.namespace, pool.name, pool.uid or "", parent, servers, weights)
 
 
 def _pods(seen: Pass) -> dict[str, ServerPod]:
-    """Return the pods that can be led to, by server."""
-    found = {server.name: seen.workers[server.name].pod for server in seen.snapshot.servers if server.ready}
-    return {name: pod for name, pod in found.items() if pod.ip}
+    """Return the pods that can be led to, by server.
+
+    Where no server answers the operator, it may be the operator that is cut off: then who is ready for Kubernetes.
+    """
+    pods = {name: worker.pod for name, worker in seen.workers.items() if worker.pod.ip}
+    answering = [server.name for server in seen.snapshot.servers if server.ready and server.name in pods]
+    ready = [name for name, pod in pods.items() if pod.ready and not pod.terminating]
+    return {name: pods[name] for name in answering or ready}
 
 
-def _weights(seen: Pass, drained: Collection[str]) -> dict[str, dict[str, int]]:
-    """Return by model the weight of each server that answers it; 0 where it is to get nothing."""
-    pods, plans = _pods(seen), {plan.server: plan.weights for plan in seen.plan.servers}
+def _weights(seen: Pass, drained: Collection[str], shares: Shares) -> dict[str, dict[str, int]]:
+    """Return by model the weight of each server that answers it; 0 where it is to get nothing.
+
+    Where all who are not drained have no share (the others just ended, or load), they get everything.
+    """
+    pods = _pods(seen)
     having: dict[str, list[str]] = {}
     for server in seen.snapshot.servers:
         for name in server.active if server.name in pods else ():
@@ -95,14 +111,13 @@ def _weights(seen: Pass, drained: Collection[str]) -> dict[str, dict[str, int]]:
     found = {}
     for task in seen.tasks:
         names = having.get(task.name, ())
-        shares = {name: max(0.0, plans.get(name, {}).get(task.name, 1.0)) for name in names}
-        highest = max(shares.values(), default=0.0)
-        found[task.model] = {name: 0 if name in drained else _weight(share, highest) for name, share in shares.items()}
+        parts = {name: max(0.0, shares.get(name, {}).get(task.name, 1.0)) for name in names if name not in drained}
+        highest = max(parts.values(), default=0.0)
+        weights = {
+            name: round(HIGHEST_WEIGHT * (part / highest if highest > 0 else 1.0)) for name, part in parts.items()
+        }
+        found[task.model] = dict.fromkeys(names, 0) | weights
     return found
-
-
-def _weight(share: float, highest: float) -> int:
-    return round(HIGHEST_WEIGHT * share / highest) if highest > 0 else 1
 
 
 class Balancing:
@@ -128,9 +143,10 @@ class Balancing:
         self._count = count
         self._pods = pods
         self._xds = xds
-        self._gateway = GatewayFollower(gateways) if gateways is not None else None
+        self._gateway = GatewayFollower(gateways, *name.split("/", 1)) if gateways is not None else None
         self._has_gateway = False
         self._seen: Pass | None = None
+        self._shares: dict[str, Mapping[str, float]] = {}
         self._drained: set[str] = set()
         self._waits: dict[str, str] = {}
         self._back = asyncio.Event()
@@ -144,7 +160,7 @@ class Balancing:
     @property
     def has_balancer(self) -> bool:
         """Whether an Envoy asks for this pool or a Gateway follows it, and so spreads its requests as it is told."""
-        return self._has_envoy or (self._has_gateway and self._gateway is not None and not self._gateway.problem)
+        return self._has_envoy or (self._has_gateway and self._gateway is not None and self._gateway.spreads)
 
     @property
     def _has_envoy(self) -> bool:
@@ -172,6 +188,8 @@ class Balancing:
     async def update(self, seen: Pass) -> None:
         """Tell what is true after a pass."""
         self._seen = seen
+        planned = {plan.server: plan.weights for plan in seen.plan.servers}
+        self._shares = {name: planned.get(name, self._shares.get(name, {})) for name in seen.workers}
         await self._publish()
         for name in seen.workers:
             self._set_gate(name)
@@ -222,7 +240,7 @@ class Balancing:
         self._drained.add(server)
         is_followed = await self._publish()
         self._set_gate(server)
-        seconds = FOLLOW_SECONDS if self._has_envoy else GATEWAY_SECONDS
+        seconds = GATEWAY_SECONDS if self._has_gateway else FOLLOW_SECONDS
         if self.has_balancer and not await _within(seconds, is_followed):
             await self._restore(server)
             return f"no balancer took it over within {seconds:g} s"
@@ -245,14 +263,14 @@ class Balancing:
         """Tell what is true; returns by what to know that all who follow have taken it."""
         checks: list[Callable[[], bool]] = []
         if self._seen is not None and self._xds is not None:
-            version = await self._xds.publish(self._name, table(self._seen, self._drained))
+            version = await self._xds.publish(self._name, table(self._seen, self._drained, self._shares))
             if self._has_envoy:
                 checks.append(partial(self._xds.is_followed, self._name, version))
         if self._seen is not None and self._gateway is not None:
-            site = gateway_site(self._seen, self._drained)
+            site = gateway_site(self._seen, self._drained, self._shares)
             self._has_gateway = site is not None
             number = self._gateway.tell(site)
-            if self._has_gateway:
+            if self._has_gateway and self._gateway.spreads:
                 checks.append(partial(self._gateway.is_followed, number))
         return lambda: all(check() for check in checks)
 

@@ -185,14 +185,15 @@ class PoolLoop:
             balanced=self._balancing.condition(),
         )
         self._act(seen, sha256)
-        await self._balancing.update(seen)
+        # An operator that starts says nothing before it has looked at its servers: what was said before still holds.
+        self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())
+        if self._knows_servers:
+            await self._balancing.update(seen)
         raw, since = signals.raw, now_seconds - pool.spec.metrics.max_age.seconds
         for name, worker in self.workers.items():
             # Also without fresh signals: what failed when they were last there is not known to fail now.
             worker.answered(answering_versions(raw.success.get(name, ()), since))
             worker.suspect(failing_versions(raw.success.get(name, ()), raw.failure.get(name, ()), since))
-        # An operator that starts says nothing before it has looked at its servers: what the statuses say still holds.
-        self._knows_servers = self._knows_servers or all(w.observation.asked for w in self.workers.values())
         if self._knows_servers:
             self._reporter.report(seen, [ended for worker in self.workers.values() for ended in worker.finished()])
 

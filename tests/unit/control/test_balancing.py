@@ -16,7 +16,7 @@ from rung.adapters.xds import CLUSTERS, ENDPOINTS, ROUTES, XdsServer
 from rung.adapters.xds_resources import Backend, Table, Weighted
 from rung.api import parse_pool, parse_task
 from rung.control import balancing
-from rung.control.balancing import Balancing, table
+from rung.control.balancing import Balancing, gateway_site, table
 from rung.control.servers import ServerWorker
 from rung.control.statuses import Pass
 from rung.control.turns import LoadTurns
@@ -67,14 +67,45 @@ def weights_of(found: Table) -> dict[str, int]:
 
 
 async def test_requests_go_to_who_answers_by_the_plans_weights() -> None:
-    found = table(seen(), ())
+    found = table(seen(), (), {})
     assert found.backends == tuple(Backend(f"10.0.0.{last}", 8101, 8100) for last in range(3))
     assert weights_of(found) == {"10.0.0.0": 1000, "10.0.0.1": 1000}
-    assert weights_of(table(seen({"a": {"digits": 3.0}, "b": {"digits": 1.0}}), ())) == {
-        "10.0.0.0": 1000, "10.0.0.1": 333,
-    }  # fmt: skip
-    assert weights_of(table(seen(), {"b"})) == {"10.0.0.0": 1000, "10.0.0.1": 0}
-    assert weights_of(table(seen(b={"ready": False}), ())) == {"10.0.0.0": 1000}
+    shares = {"a": {"digits": 3.0}, "b": {"digits": 1.0}}
+    assert weights_of(table(seen(), (), shares)) == {"10.0.0.0": 1000, "10.0.0.1": 333}
+    assert weights_of(table(seen(), {"b"}, {})) == {"10.0.0.0": 1000, "10.0.0.1": 0}
+    assert weights_of(table(seen(b={"ready": False}), (), {})) == {"10.0.0.0": 1000}
+
+
+async def test_who_stands_by_answers_when_the_others_load_or_are_gone() -> None:
+    parked = {"a": {"digits": 1.0}, "b": {"digits": 0.0}}
+    assert weights_of(table(seen(), (), parked)) == {"10.0.0.0": 1000, "10.0.0.1": 0}
+    assert weights_of(table(seen(), {"a"}, parked)) == {"10.0.0.0": 0, "10.0.0.1": 1000}
+    assert weights_of(table(seen(a={"ready": False}), (), parked)) == {"10.0.0.1": 1000}
+
+
+async def test_an_operator_that_reaches_no_server_takes_none_away() -> None:
+    cut_off: dict[str, Any] = {name: {"ready": False} for name in "abc"}
+    shares = {"a": {"digits": 0.8}, "b": {"digits": 0.2}}
+    assert weights_of(table(seen(**cut_off), (), shares)) == {"10.0.0.0": 1000, "10.0.0.1": 250}
+
+
+async def test_a_gateways_weights_are_coarse_and_never_nothing_by_rounding() -> None:
+    found = seen()
+    wanted = replace_gateway(found, {"name": "gate", "grpcSectionName": "grpc"})
+    site = gateway_site(wanted, (), {"a": {"digits": 0.999}, "b": {"digits": 0.003}})
+    assert site is not None
+    assert site.weights == {"mnist": {"a": 1000, "b": 10}}
+    assert [server.name for server in site.servers] == ["a", "b", "c"]
+    assert site.parent.grpc_section == "grpc"
+    lost = gateway_site(replace_gateway(seen(b={"ready": False}), {"name": "gate"}), (), {})
+    assert lost is not None
+    assert len(lost.servers) == 3, "the Service of a pod goes with the pod"
+    assert lost.weights == {"mnist": {"a": 1000}}
+
+
+def replace_gateway(found: Pass, gateway: Mapping[str, Any]) -> Pass:
+    spec = {"serverSelector": {"a": "b"}, "metrics": {"prometheusUrl": "http://p"}, "gateway": gateway}
+    return replace(found, pool=parse_pool({"metadata": {"namespace": "n", "name": "edge"}, "spec": spec}))
 
 
 @dataclass

@@ -45,6 +45,7 @@ from rung.core.policies.lane import Lane
 from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered, plain, read
 from rung.core.policies.shares import Shares, next_shares
 from rung.core.policies.shares import plain as plain_shares
+from rung.core.policies.shares import remembered as remembered_shares
 from rung.core.snapshot import Mode, PoolSnapshot, ServerState
 
 TRUSTED_FACTOR = 1.2
@@ -121,7 +122,9 @@ class Frontier:
             plans.append(replace(plan, weights=weights))
             reasons += told
         after: dict[str, object] = {"servers": {name: plain(each) for name, each in sorted(remembered.items())}}
-        return Plan(tuple(plans), tuple(reasons)), after | ({"shares": plain_shares(shares)} if shares else {})
+        # While nothing follows, for a moment or for ever, the shares that were learned are kept.
+        kept = plain_shares(shares or remembered_shares(snapshot, memory))
+        return Plan(tuple(plans), tuple(reasons)), after | ({"shares": kept} if kept else {})
 
 
 @dataclass(frozen=True, slots=True)

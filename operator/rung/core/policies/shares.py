@@ -69,6 +69,12 @@ def plain(shares: Shares) -> dict[str, dict[str, float]]:
     return {task: {name: round(share, 4) for name, share in mine.items()} for task, mine in shares.items()}
 
 
+def remembered(snapshot: PoolSnapshot, memory: Memory) -> Shares:
+    """Return the shares that the tasks had when a balancer followed last."""
+    known = _read(memory)
+    return {task.name: known[task.name] for task in snapshot.tasks if known.get(task.name)}
+
+
 def _read(memory: Memory) -> dict[str, dict[str, float]]:
     """Read what `plain` wrote; what is malformed is as if it had never been."""
     return {
