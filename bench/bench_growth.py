@@ -178,7 +178,8 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
                             "uri": f"s3://models/{task}/{version}/model.onnx", "bytes": 1000,
                             "sha256": content_hash(version),
                         },
-                        "accuracy": {"metric": "top1", "value": round(0.6 + 0.08 * version - less, 4)}, "profiles": [profile],
+                        "accuracy": {"metric": "top1", "value": round(0.6 + 0.08 * version - less, 4)},
+                        "profiles": [profile],
                     },
                 )  # fmt: skip
     with ThreadPoolExecutor(8) as pool:
