@@ -113,6 +113,11 @@ class Edge:
         with urllib.request.urlopen(made, timeout=10) as answer:
             return int(json.load(answer)["outputs"][0]["data"][0])
 
+    def health(self) -> int:
+        """Return how a server says that it is ready."""
+        with urllib.request.urlopen(f"{self.url}/v2/health/ready", timeout=10) as answer:
+            return int(answer.status)
+
     async def until(self, expected: set[int], ask: Any) -> Counter[int]:
         """Ask forty times, again and again until these servers answer, and no other: the data plane follows its
         controller a moment later."""
@@ -178,6 +183,7 @@ async def test_a_gateway_leads_by_model_and_weight_and_away_from_who_is_drained(
 
     assert await edge.until({2}, post_beta) == {2: 40}
     assert await edge.until({2}, lambda: edge.ask(BETA)) == {2: 40}
+    assert await asyncio.to_thread(edge.health) == 200, "what concerns no model, any server answers"
     both = await edge.until({1, 2}, lambda: edge.ask(ALPHA))
     assert min(both.values()) > 10, "evenly, more or less"
     assert set(await edge.until({2}, lambda: edge.ask(BETA, names_it=False))) == {2}, "only one has every model"

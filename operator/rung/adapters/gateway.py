@@ -39,6 +39,8 @@ _PLURALS = {
 }
 KINDS = tuple(_PLURALS)
 ROUTES = ("HTTPRoute", "GRPCRoute")
+_SERVICES = ("inference.GRPCInferenceService", "grpc.health.v1.Health")
+"""What Triton answers over gRPC. A route that named none would take HTTP requests, too."""
 _DNS_LABEL = 63
 _LONGEST_REASON = 300
 
@@ -86,11 +88,12 @@ def manifests(site: Site) -> list[Manifest]:
     found = [each for server in site.servers for each in (_service(site, server), _slice(site, server))]
     for model, weights in site.weights.items():
         path = {"path": {"type": "PathPrefix", "value": f"/v2/models/{model}"}}
-        header = {"headers": [{"name": MODEL_HEADER, "value": model}]}
+        header = {"method": {"service": _SERVICES[0]}, "headers": [{"name": MODEL_HEADER, "value": model}]}
         found.append(_route(site, "HTTPRoute", route_name(site.pool, model), [path], weights, HTTP_PORT))
         found.append(_route(site, "GRPCRoute", route_name(site.pool, model), [header], weights, GRPC_PORT))
     everything = _for_every_model(site)
-    found.append(_route(site, "GRPCRoute", route_name(site.pool), [], everything, GRPC_PORT))
+    services = [{"method": {"service": service}} for service in _SERVICES]
+    found.append(_route(site, "GRPCRoute", route_name(site.pool), services, everything, GRPC_PORT))
     found.append(_route(site, "HTTPRoute", route_name(site.pool), [], everything, HTTP_PORT))
     return found
 

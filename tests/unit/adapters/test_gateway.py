@@ -51,7 +51,12 @@ def test_a_model_has_its_weights_over_http_by_path_and_over_grpc_by_header() -> 
     weights = {"rung-triton-0": 1000, "rung-triton-1": 250}
     assert backends(http) == backends(grpc) == weights
     assert http["spec"]["rules"][0]["matches"] == [{"path": {"type": "PathPrefix", "value": "/v2/models/digits"}}]
-    assert grpc["spec"]["rules"][0]["matches"] == [{"headers": [{"name": "x-rung-model", "value": "digits"}]}]
+    assert grpc["spec"]["rules"][0]["matches"] == [
+        {
+            "method": {"service": "inference.GRPCInferenceService"},
+            "headers": [{"name": "x-rung-model", "value": "digits"}],
+        }
+    ]
     assert {each["port"] for each in grpc["spec"]["rules"][0]["backendRefs"]} == {8001}
     assert http["metadata"]["ownerReferences"][0]["uid"] == "pool-uid"
 
@@ -60,7 +65,9 @@ def test_who_names_no_model_is_led_to_the_servers_that_have_all() -> None:
     weights = {"a": {"triton-0": 1000, "triton-1": 500}, "b": {"triton-1": 700}}
     found = named(manifests(site(weights)))
     assert backends(found["GRPCRoute", route_name("pool")]) == {"rung-triton-1": 600}
-    assert "matches" not in found["GRPCRoute", route_name("pool")]["spec"]["rules"][0]
+    matches = found["GRPCRoute", route_name("pool")]["spec"]["rules"][0]["matches"]
+    assert all("method" in match for match in matches), "it takes no HTTP requests"
+    assert "matches" not in found["HTTPRoute", route_name("pool")]["spec"]["rules"][0]
     apart = named(manifests(site({"a": {"triton-0": 1}, "b": {"triton-1": 1}})))
     assert set(backends(apart["GRPCRoute", route_name("pool")])) == {"rung-triton-0", "rung-triton-1"}, "none has all"
 
