@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import example
 from hypothesis import given as examples
 from hypothesis import strategies as st
 
@@ -71,6 +72,7 @@ def test_what_was_seen_is_believed_less_and_less() -> None:
     assert seen(state, Given(0.3, NOW + 3600)) == Given(0.3, NOW), "of a clock that was wrong"
 
 
+@example(used=0.0, waiting=1.0, cores=5e-324, before=None)
 @examples(
     used=st.floats(allow_nan=True), waiting=st.floats(allow_nan=True), cores=st.floats(allow_nan=True),
     before=st.none() | st.builds(Given, st.floats(1e-6, 1e6), st.floats(0, 2000)),

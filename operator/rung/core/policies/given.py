@@ -58,7 +58,8 @@ def given_cores(server: ServerState, before: Given | None, now_seconds: float) -
             before = None
     used = _used_while_busy(server, cores)
     if used is not None and used < SHORT:
-        return Given(max(used, LEAST_GIVEN) * cores, now_seconds)
+        # A capacity may be so small that a share of it is nothing.
+        return Given(max(used, LEAST_GIVEN) * cores or cores, now_seconds)
     if before is None:
         return None
     newest = server.utilization[-1].value if server.utilization else 0.0
