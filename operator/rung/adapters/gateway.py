@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from kubernetes.aio.client import ApiClient
-
-from rung.adapters.kubernetes_calls import NotFound, answered, send
+from rung.adapters.kubernetes_calls import ApiPart, NotFound
 from rung.adapters.xds_resources import MODEL_HEADER
 
 Manifest = dict[str, Any]
@@ -210,42 +208,31 @@ def why_not_accepted(route: Mapping[str, Any], parent: Parent) -> str:
     return why[:_LONGEST_REASON]
 
 
-class Gateways:
-    """What is written for Gateways at one API server.
-
-    Args:
-        client: a client of it.
-        deadline_seconds: of each call.
-    """
-
-    def __init__(self, client: ApiClient, deadline_seconds: float) -> None:
-        self._client = client
-        self._deadline_seconds = deadline_seconds
+class Gateways(ApiPart):
+    """What is written for Gateways at one API server."""
 
     async def apply(self, manifest: Manifest) -> Manifest:
         """Make an object so, or create it; returns it. Raises KubernetesError; NotFound where there is no such kind."""
         metadata = manifest["metadata"]
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         path = _path(manifest["kind"], metadata["namespace"], metadata["name"])
-        call = send(self._client, "PATCH", path, query, manifest, content_type=_APPLY)
         what = f"writing {manifest['kind']} {metadata['namespace']}/{metadata['name']}"
-        return await answered(what, call, self._deadline_seconds)
+        return await self._send(what, "PATCH", path, query, manifest, content_type=_APPLY)
 
     async def list(self, namespace: str, pool: str, kinds: Sequence[str] = KINDS) -> dict[Key, Manifest]:
         """Return everything that was written for a pool, nothing of kinds that aren't there. Raises KubernetesError."""
         found: dict[Key, Manifest] = {}
         for kind in kinds:
-            call = send(self._client, "GET", _path(kind, namespace), {"labelSelector": f"{POOL_LABEL}={_label(pool)}"})
             with suppress(NotFound):
-                answer = await answered(f"listing {kind}s", call, self._deadline_seconds)
+                selector = {"labelSelector": f"{POOL_LABEL}={_label(pool)}"}
+                answer = await self._send(f"listing {kind}s", "GET", _path(kind, namespace), selector)
                 found.update({(kind, item["metadata"]["name"]): item for item in answer.get("items") or ()})
         return found
 
     async def delete(self, kind: str, namespace: str, name: str) -> None:
         """Delete an object; that it is gone is no error. Raises KubernetesError."""
-        call = send(self._client, "DELETE", _path(kind, namespace, name), {})
         with suppress(NotFound):
-            await answered(f"deleting {kind} {namespace}/{name}", call, self._deadline_seconds)
+            await self._send(f"deleting {kind} {namespace}/{name}", "DELETE", _path(kind, namespace, name))
 
 
 def _path(kind: str, namespace: str, name: str = "") -> str:

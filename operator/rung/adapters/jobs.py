@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kubernetes.aio.client import ApiClient
-
-from rung.adapters.kubernetes_calls import Conflict, answered, send
+from rung.adapters.kubernetes_calls import ApiPart, Conflict
 
 _COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
 _MOST_OBJECTS = 1000
@@ -40,17 +38,8 @@ class JobPod:
     """What the container left as its last word; while it waits, why."""
 
 
-class Jobs:
-    """The Jobs of one API server.
-
-    Args:
-        client: a client of it.
-        deadline_seconds: of each call.
-    """
-
-    def __init__(self, client: ApiClient, deadline_seconds: float) -> None:
-        self._client = client
-        self._deadline_seconds = deadline_seconds
+class Jobs(ApiPart):
+    """The Jobs of one API server."""
 
     async def list_jobs(self, namespace: str, selector: str) -> tuple[JobState, ...]:
         """Return the Jobs with these labels. Raises KubernetesError."""
@@ -75,11 +64,6 @@ class Jobs:
         except Conflict:
             return False
         return True
-
-    async def _send(
-        self, what: str, method: str, path: str, query: Mapping[str, object], body: object = None
-    ) -> dict[str, Any]:
-        return await answered(what, send(self._client, method, path, query, body), self._deadline_seconds)
 
 
 def _job(raw: Mapping[str, Any]) -> JobState:

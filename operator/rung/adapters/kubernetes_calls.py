@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiohttp
-from kubernetes.aio.client import ApiException
+from kubernetes.aio.client import ApiClient, ApiException
 
 JSON = "application/json"
 
@@ -66,6 +66,27 @@ async def answered(what: str, call: Awaitable[object], deadline_seconds: float) 
     if not isinstance(answer, dict):
         raise Unavailable(f"{what}: the answer is no JSON object; is something else at that address?")
     return answer
+
+
+class ApiPart:
+    """Some kinds of one API server.
+
+    Args:
+        client: a client of it.
+        deadline_seconds: of each call.
+    """
+
+    def __init__(self, client: ApiClient, deadline_seconds: float) -> None:
+        self._client = client
+        self._deadline_seconds = deadline_seconds
+
+    async def _send(
+        self, what: str, method: str, path: str, query: Mapping[str, object] | None = None, body: object = None,
+        content_type: str = JSON,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Send something and wait for the answer. Raises KubernetesError, whose sentence begins with `what`."""
+        call = send(self._client, method, path, query or {}, body, content_type=content_type)
+        return await answered(what, call, self._deadline_seconds)
 
 
 def _error_of(what: str, error: ApiException) -> KubernetesError:

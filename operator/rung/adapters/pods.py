@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from kubernetes.aio.client import ApiClient
-
-from rung.adapters.kubernetes_calls import answered, send
+from rung.adapters.kubernetes_calls import ApiPart
 
 SERVING = "rung.dev/serving"
 """The condition, and the name of the readiness gate."""
 _STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 
 
-class Pods:
-    """The pods of one API server.
-
-    Args:
-        client: a client of it.
-        deadline_seconds: of each call.
-    """
-
-    def __init__(self, client: ApiClient, deadline_seconds: float) -> None:
-        self._client = client
-        self._deadline_seconds = deadline_seconds
+class Pods(ApiPart):
+    """The pods of one API server."""
 
     async def set_serving(self, namespace: str, name: str, uid: str, message: str = "", *, serving: bool) -> None:
         """Say whether requests may come to this very pod; `message` says why not.
@@ -39,5 +28,5 @@ class Pods:
         }
         patch = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
         path = f"/api/v1/namespaces/{namespace}/pods/{name}/status"
-        call = send(self._client, "PATCH", path, {}, patch, content_type=_STRATEGIC_MERGE)
-        await answered(f"setting {SERVING} of pod {namespace}/{name}", call, self._deadline_seconds)
+        what = f"setting {SERVING} of pod {namespace}/{name}"
+        await self._send(what, "PATCH", path, body=patch, content_type=_STRATEGIC_MERGE)

@@ -107,6 +107,9 @@ class RolloutSpec(Model):
     others, if they have room for them; steps down don't wait for that. Never: it goes on answering."""
 
 
+HostNames = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)]
+
+
 class GatewaySpec(Model):
     """The Gateway (gateway.networking.k8s.io) that leads clients to the servers, told by Rung."""
 
@@ -116,14 +119,12 @@ class GatewaySpec(Model):
     """Its namespace; the pool's own when absent."""
     section_name: ObjectName | None = None
     """One of its listeners; every listener when absent."""
-    hostnames: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)] = ()
+    hostnames: HostNames = ()
     """Host names of the routes; any when empty."""
     grpc_section_name: ObjectName | None = None
     """The listener for gRPC, where HTTP has one of its own: a controller need not take both kinds of route for the same
     host names at one listener."""
-    grpc_hostnames: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=253)], ...], Field(max_length=16)
-    ] = ()
+    grpc_hostnames: HostNames = ()
     """Host names for gRPC; those of HTTP when empty."""
 
 

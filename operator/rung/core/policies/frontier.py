@@ -40,7 +40,7 @@ from rung.core.frontier import Metric
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
 from rung.core.policies.frontier_parameters import FrontierParameters
-from rung.core.policies.given import given_cores, planned_cores
+from rung.core.policies.given import Given, given_cores, planned_cores
 from rung.core.policies.lane import Lane
 from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered, plain, read
 from rung.core.policies.shares import Shares, next_shares
@@ -90,16 +90,18 @@ class Frontier:
 
         Memory: `{"servers": {name: {...}}}`, see `Remembered`, and with a balancer `{"shares": ...}`.
         """
-        remembered = read(memory)
+        ready = [server for server in snapshot.servers if server.ready]
+        known = read(memory)
+        remembered = known | {server.name: known.get(server.name, Remembered()) for server in ready}
+        given = {
+            server.name: given_cores(server, remembered[server.name].given, snapshot.time_seconds)
+            for server in ready
+            if self.parameters.see_cores
+        }
         shares: Shares = {}
         if snapshot.balanced:
-            lanes = {server.name: lane.lanes_on(snapshot, server) for server in snapshot.servers if server.ready}
-            factors = {name: remembered.get(name, Remembered()).factor for name in lanes}
-            given = {
-                server.name: given_cores(server, remembered.get(server.name, Remembered()).given, snapshot.time_seconds)
-                for server in snapshot.servers
-                if server.ready and self.parameters.see_cores
-            }
+            lanes = {server.name: lane.lanes_on(snapshot, server) for server in ready}
+            factors = {name: remembered[name].factor for name in lanes}
             shares = next_shares(snapshot, lanes, factors, given, memory)
             snapshot = steady(snapshot, shares)
         servers = [
@@ -107,7 +109,8 @@ class Frontier:
                 self.parameters,
                 snapshot,
                 server,
-                remembered.get(server.name, Remembered()),
+                remembered[server.name],
+                given.get(server.name),
                 frozenset(task for task, mine in shares.items() if mine.get(server.name) == 0.0),
             )
             for server in snapshot.servers
@@ -151,6 +154,7 @@ class _Server:
         snapshot: PoolSnapshot,
         server: ServerState,
         before: Remembered,
+        given: Given | None,
         parked: frozenset[str] = frozenset(),
     ) -> None:
         self.p, self.snapshot, self.server, self.now = parameters, snapshot, server, snapshot.time_seconds
@@ -159,8 +163,8 @@ class _Server:
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
         self.parked = [one.state.name in parked for one in self.lanes]
-        self.given = given_cores(server, before.given, self.now) if parameters.see_cores else None
-        self.cores = planned_cores(server, self.given, self.now)
+        self.given = given
+        self.cores = planned_cores(server, given, self.now)
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
         self.factor = before.factor
