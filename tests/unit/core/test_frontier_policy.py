@@ -11,6 +11,7 @@ from rung.core.decide import Settings, decide
 from rung.core.plan import Code
 from rung.core.policies.frontier import Frontier
 from rung.core.policies.frontier_parameters import FrontierParameters
+from rung.core.policies.remembered import digest
 from rung.core.snapshot import PoolSnapshot, Profile, Sample, ServerState, TaskState, Version
 
 NOW = 1000.0
@@ -128,6 +129,39 @@ def test_what_clients_saw_late_counts_instead_of_what_waits() -> None:
     assert after(queue, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW - 60
     late = server(5.0, 2, late={"digits": samples(1.0)})
     assert after(late, looseness=8.0, judged_seconds=NOW - 60)[2]["judged_seconds"] == NOW
+
+
+def test_what_is_late_while_its_cause_is_given_up_is_no_news() -> None:
+    late = server(5.0, 2, late={"digits": samples(1.0)})
+    before: dict[str, Any] = {"looseness": 1.0, "judged_seconds": NOW - 60}
+    for since_down, judged in ((1.0, NOW - 60), (4.0, NOW - 60), (10.0, NOW), (-10.0, NOW)):
+        assert after(late, down_seconds=NOW - since_down, **before)[2]["judged_seconds"] == judged, since_down
+    too_much = server(40.0, 2, late={"digits": samples(1.0)})
+    wanted, code, kept = after(too_much, **before)
+    assert (wanted, code, kept["judged_seconds"]) == (1, Code.STEP_DOWN, NOW - 60)
+    assert kept["down_seconds"] == NOW
+    assert after(server(5.0, 2, pending={"digits": samples(30.0)}), down_seconds=NOW - 1.0, **before)[2][
+        "judged_seconds"
+    ] == NOW, "without the reflex a queue that is late is measured, and grows on"  # fmt: skip
+
+
+def test_what_a_load_uses_is_no_cost_of_inferences() -> None:
+    """A standby was loaded ten seconds ago, and has taken more CPU than all inferences together."""
+    loads = (*samples(0.15, NOW - 12, 48), *samples(0.6, NOW - 6, 6), *samples(0.15, NOW, 6))
+    busy = server(5.0, 2, utilization=loads)
+
+    def factor(**remembered: Any) -> tuple[float, Any]:
+        memory = {"servers": {"a": {"since_seconds": NOW - 20, **remembered}}}
+        plan, kept = Frontier().decide(PoolSnapshot(NOW, (busy,), (TASK,)), memory)
+        found: Any = kept["servers"]
+        return plan.reasons[0].numbers["factor"], found["a"]
+
+    same = digest(busy.loaded)
+    assert factor(loaded=same)[0] > 1.5
+    assert factor(loaded=same, loaded_seconds=NOW - 11)[0] == pytest.approx(1.0)
+    assert factor(loaded=same + 1)[0] == 1.0, "something has been loaded just now"
+    assert factor(loaded=same + 1)[1] | {"loaded": same, "loaded_seconds": NOW} == factor(loaded=same + 1)[1]
+    assert "loaded_seconds" not in factor()[1], "an operator that starts knows of no change"
 
 
 def test_a_small_gain_is_worth_its_load_once_it_has_been_calm() -> None:

@@ -13,7 +13,8 @@ requests it gets):
   not undo it.
 - *The limit is the share of late answers*, not utilisation: an allocation is good when queueing theory expects no task
   to have more than 1 - objective of them (`core.tail`), times what experience says of theory: it is careful. Where
-  answers were late all the same, the limit gets stricter at once, and slowly looser again: an error budget.
+  answers were late all the same, the limit gets stricter at once, and slowly looser again: an error budget
+  (`policies.budget`).
 - *Allocation.* Among all allocations that keep the limit: the one of the highest weighted normalised accuracy, exactly
   (`core.allocation`). Where none does: the cheapest of every task, and the reason says by how much that is too much.
 - *Asymmetry.* Down at once, through what is loaded; up only some seconds after the last change, one load at a time,
@@ -39,10 +40,11 @@ from rung.core.balance import steady
 from rung.core.frontier import Metric
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
+from rung.core.policies.budget import Judgement, forgiven, judged
 from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.given import Given, given_cores, planned_cores
 from rung.core.policies.lane import Lane
-from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered, plain, read
+from rung.core.policies.remembered import Remembered, digest, plain, read
 from rung.core.policies.shares import Shares, next_shares
 from rung.core.policies.shares import plain as plain_shares
 from rung.core.policies.shares import remembered as remembered_shares
@@ -168,11 +170,16 @@ class _Server:
         self.gap = 0.0
         self.settled = all(one.standing.rung == one.present or one.state.mode is not Mode.AUTO for one in self.lanes)
         self.factor = before.factor
+        # What is loaded beside takes CPU, too, and is no inference.
+        self.loaded = digest(server.loaded)
+        self.loaded_seconds = before.loaded_seconds if before.loaded in (None, self.loaded) else self.now
         # While something wanted does not answer yet, what was used belongs to what was there before. And what a server
         # uses that gets less than it should says nothing of what inferences cost.
         if self.since_seconds is not None and parameters.calibrate and self.settled:
             short_seconds = self.given.time_seconds if self.given is not None else -inf
-            after = max(self.since_seconds, server.disturbed_seconds or -inf, short_seconds) + parameters.settle_seconds
+            disturbed = [server.disturbed_seconds, self.loaded_seconds]
+            after = max(self.since_seconds, short_seconds, *(moment or -inf for moment in disturbed))
+            after += parameters.settle_seconds
             self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
         reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
         self.forecast = parameters.forecast
@@ -185,26 +192,18 @@ class _Server:
             for one, queue in zip(self.lanes, waiting, strict=True)
         ]
         self.most_cores = inf if reflex else parameters.most_utilization * self.cores
-        judged = self.now if before.judged_seconds is None else min(before.judged_seconds, self.now)
-        self.looseness, self.judged_seconds = 1.0, judged
-        if parameters.strictness < 1.0:
-            first, loosest, forgive_seconds = parameters.first_looseness, parameters.loosest, parameters.forgive_seconds
-            if reflex:
-                # What is planned is no more than a beginning there: what clients see late is what counts.
-                first, loosest = 1.0, 1.0
-                forgive_seconds = max(forgive_seconds, self._seconds_for_one_late())
-            forgiven = 2.0 ** min(64.0, (self.now - judged) / forgive_seconds)
-            known = first if before.judged_seconds is None else before.looseness
-            self.looseness = min(loosest, known * forgiven)
-            seen = learning.seen_late(server, self.lanes, self.factor)
-            if seen is not None and seen > judged + (parameters.reflex_patience_seconds if reflex else 0.0):
-                self.looseness = max(LEAST_LOOSENESS, self.looseness * parameters.strictness)
-                self.judged_seconds = seen
+        seconds_for_one = self._seconds_for_one_late() if reflex else None
+        self.looseness, self.judged_seconds = forgiven(parameters, before, self.now, seconds_for_one)
+        late = learning.seen_late(server, self.lanes, self.factor)
+        if late is not None and not (reflex and self._is_given_up()):
+            known = Judgement(self.looseness, self.judged_seconds)
+            self.looseness, self.judged_seconds = judged(parameters, known, late, reflex=reflex)
 
     def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], Remembered]:
         """Return the plan, the reasons, and what to remember."""
         rungs = decision.rungs
         changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
+        stepped_down = any(rung < (one.present or 0) for rung, one in zip(rungs, self.lanes, strict=True))
         after = Remembered(
             factor=self.factor if changed else self.before.factor,
             # A change has taken effect when what was wanted answers.
@@ -212,6 +211,9 @@ class _Server:
             looseness=self.before.looseness if self.judged_seconds == self.before.judged_seconds else self.looseness,
             judged_seconds=self.judged_seconds,
             given=self.given,
+            loaded=self.loaded,
+            loaded_seconds=self.loaded_seconds,
+            down_seconds=self.now if stepped_down else self.before.down_seconds,
         )
         expected = self._load(rungs, self.ahead) / self.cores
         numbers = {**decision.numbers, "factor": self.factor, "looseness": self.looseness}
@@ -342,6 +344,12 @@ class _Server:
         return price * cold + self.p.trade_price * traded
 
     # -------------------------------------------------------------------------------------------------------- demand
+
+    def _is_given_up(self) -> bool:
+        """Tell whether what is late may be that of an allocation that was, or will be, thought too much anyway."""
+        since_down = inf if self.before.down_seconds is None else self.now - self.before.down_seconds
+        present = [one.top if one.present is None else one.present for one in self.lanes]
+        return 0 <= since_down < self.p.settle_seconds or not self._keeps(present, self.ahead)
 
     def _seconds_for_one_late(self) -> float:
         """Return the time in which the objectives allow one late answer, at the demand of the last minute or so."""
