@@ -1,6 +1,6 @@
 """How one operator grows: its loop, CPU, memory, API calls and Prometheus queries, from 1 server to 100.
 
-    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--waves 600]
+    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--interval 1]
 
 A real API server and a real Prometheus; the servers are simulated (`simulated_servers.py`): they speak Triton's gRPC
 protocol and the agent's HTTP, load versions, and count requests that come in waves of 40 to 160 %, each task at its own
@@ -118,7 +118,9 @@ def wait(condition: Callable[[], bool], what: str, seconds: float = SETTLE_SECON
     return time.monotonic() - began
 
 
-def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prometheus_port: int) -> None:
+def create_objects(
+    api: ApiServer, namespace: str, names: list[list[str]], prometheus_port: int, interval_seconds: float
+) -> None:
     """Create the pods, the pool, the tasks and their versions."""
     path = f"/apis/rung.dev/v1alpha1/namespaces/{namespace}"
 
@@ -136,6 +138,7 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
         "servingpools", "ServingPool", POOL,
         {
             "serverSelector": {"rung.dev/pool": POOL}, "policy": {"name": "Frontier"},
+            "interval": f"{interval_seconds:g}s",
             "metrics": {"prometheusUrl": f"http://127.0.0.1:{prometheus_port}"},
         },
     )  # fmt: skip
@@ -189,7 +192,7 @@ def create_objects(api: ApiServer, namespace: str, names: list[list[str]], prome
 
 @contextlib.contextmanager
 def running_fleet(
-    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, wave_seconds: float
+    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, wave_seconds: float, interval_seconds: float
 ) -> Iterator[Fleet]:
     """Bring everything up but the operator's first word."""
     folder.mkdir(parents=True)
@@ -228,7 +231,7 @@ def running_fleet(
         )  # fmt: skip
         stack.callback(prometheus.end)
         prometheus.start()
-        create_objects(api, namespace, names, prometheus_port)
+        create_objects(api, namespace, names, prometheus_port, interval_seconds)
         operator = Process(
             "operator",
             [
@@ -242,12 +245,10 @@ def running_fleet(
         yield Fleet(folder, api, namespace, operator, operator_port, prometheus_port)
 
 
-def measure(
-    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, seconds: float, wave_seconds: float
-) -> Cost:
+def measure(folder: Path, api: ApiServer, servers: int, given: argparse.Namespace) -> Cost:
     """Run a fleet and measure its operator."""
-    tasks = servers * tasks_per_server
-    with running_fleet(folder, api, servers, tasks_per_server, wave_seconds) as fleet:
+    seconds, tasks = given.seconds, servers * given.tasks_per_server
+    with running_fleet(folder, api, servers, given.tasks_per_server, given.waves, given.interval) as fleet:
         pool = f'pool="{fleet.namespace}/{POOL}"'
 
         def answered() -> int:
@@ -301,7 +302,7 @@ def measure(
         )
 
 
-def page(costs: list[Cost], seconds: float, wave_seconds: float, tasks_per_server: int) -> Page:
+def page(costs: list[Cost], given: argparse.Namespace) -> Page:
     """Return the page."""
     columns = [
         "servers", "tasks", "versions", "a pass, ms", "97 % below", "passes/s", "CPU of a core, %", "memory, MB",
@@ -331,10 +332,11 @@ def page(costs: list[Cost], seconds: float, wave_seconds: float, tasks_per_serve
     return Page(
         title="One operator as its fleet grows",
         question=(
-            f"{tasks_per_server} tasks on each server, {VERSIONS} versions each, demand of every task in waves of 40 "
-            f"to 160 % every {wave_seconds:g} s, each at its own time; Frontier, a decision each second, over "
-            f"{seconds:g} s that begin {STEADY_SECONDS:g} s after the last task was answered. The API server and "
-            "Prometheus are real; the servers are simulated ones that speak Triton's gRPC and the agent's HTTP. CPU "
+            f"{given.tasks_per_server} tasks on each server, {VERSIONS} versions each, demand of every task in waves "
+            f"of 40 to 160 % every {given.waves:g} s, each at its own time; Frontier, a decision every "
+            f"{given.interval:g} s, over {given.seconds:g} s that begin "
+            f"{STEADY_SECONDS:g} s after the last task was answered. The API server and Prometheus are real; "
+            "the servers are simulated ones that speak Triton's gRPC and the agent's HTTP. CPU "
             "and memory are the operator's alone, on the machine that the other programs run on, too."
         ),
         command="make bench-growth",
@@ -351,6 +353,7 @@ def main() -> None:
     parser.add_argument("--tasks-per-server", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
     parser.add_argument("--waves", type=float, default=600.0, help="seconds from one wave to the next (default: 600)")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds from one decision to the next")
     parser.add_argument("--out", type=Path, help="folder of the page; out/bench-growth-TIME")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     given = parser.parse_args()
@@ -361,12 +364,12 @@ def main() -> None:
             try:
                 api.start().apply_crds()
                 site = Path(folder) / f"fleet-{servers}"
-                costs.append(measure(site, api, servers, given.tasks_per_server, given.seconds, given.waves))
+                costs.append(measure(site, api, servers, given))
             finally:
                 api.stop()
             print(json.dumps(asdict(costs[-1])), file=sys.stderr, flush=True)
     out = given.out or PROJECT / "out" / f"bench-growth-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    made = page(costs, given.seconds, given.waves, given.tasks_per_server)
+    made = page(costs, given)
     made.write(out, "growth")
     print(made.tables[0].markdown())
     print(f"The page and its picture: {out}", file=sys.stderr)
