@@ -177,9 +177,8 @@ class _Server:
         # uses that gets less than it should says nothing of what inferences cost.
         if self.since_seconds is not None and parameters.calibrate and self.settled:
             short_seconds = self.given.time_seconds if self.given is not None else -inf
-            disturbed = [server.disturbed_seconds, self.loaded_seconds]
-            after = max(self.since_seconds, short_seconds, *(moment or -inf for moment in disturbed))
-            after += parameters.settle_seconds
+            moments = (self.since_seconds, server.disturbed_seconds, self.loaded_seconds, short_seconds)
+            after = max(min(moment, self.now) for moment in moments if moment is not None) + parameters.settle_seconds
             self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
         reflex = bool(self.lanes) and all(one.late_rps is not None for one in self.lanes)
         self.forecast = parameters.forecast
