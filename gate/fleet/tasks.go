@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type Tasks struct {
 	server    reflex.Server
 	byName    atomic.Pointer[map[string]*Named]
 	look      chan struct{}
+	loading   loads
 	mu        sync.Mutex // of what follows
 	written   time.Time
 }
@@ -45,6 +47,7 @@ func NewTasks(tritonURL string, metrics *Metrics) *Tasks {
 		client:    &http.Client{Timeout: 5 * time.Second},
 		metrics:   metrics,
 		look:      make(chan struct{}, 1),
+		loading:   loads{},
 	}
 	tasks.byName.Store(&map[string]*Named{})
 	return tasks
@@ -157,10 +160,35 @@ type indexed struct {
 // largestIndex is more than the index of a thousand models with ten versions each.
 const largestIndex = 16 << 20
 
-// index asks Triton which versions are loaded.
+// longestLoad is how long a load is taken for work: one that takes longer hangs more likely, and takes no CPU.
+const longestLoad = 30 * time.Second
+
+// loads are the versions that are being loaded, and since when that was seen.
+type loads map[indexed]time.Time
+
+// look takes what is being loaded now, and returns how many of these loads share the server's cores.
+func (l loads) look(now time.Time, loading []indexed) int {
+	for version := range l {
+		if !slices.Contains(loading, version) {
+			delete(l, version)
+		}
+	}
+	working := 0
+	for _, version := range loading {
+		if _, known := l[version]; !known {
+			l[version] = now
+		}
+		if now.Sub(l[version]) < longestLoad {
+			working++
+		}
+	}
+	return working
+}
+
+// index asks Triton which versions are loaded, and which are being loaded.
 func (t *Tasks) index(ctx context.Context) error {
 	url := t.tritonURL + "/v2/repository/index"
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{"ready":true}`))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{}`))
 	if err != nil {
 		return err
 	}
@@ -176,13 +204,20 @@ func (t *Tasks) index(ctx context.Context) error {
 	if err := json.NewDecoder(io.LimitReader(response.Body, largestIndex)).Decode(&models); err != nil {
 		return fmt.Errorf("%s: %w", url, err)
 	}
-	loaded := map[string][]int64{}
+	loaded, loading := map[string][]int64{}, []indexed{}
 	for _, model := range models {
 		version, err := strconv.ParseInt(model.Version, 10, 64)
-		if err == nil && version > 0 && model.State == "READY" {
+		if err != nil || version <= 0 {
+			continue
+		}
+		switch model.State {
+		case "READY":
 			loaded[model.Name] = append(loaded[model.Name], version)
+		case "LOADING":
+			loading = append(loading, model)
 		}
 	}
+	t.server.SetLoading(t.loading.look(time.Now(), loading))
 	for name, task := range *t.byName.Load() {
 		task.Load(loaded[name])
 	}
