@@ -1,6 +1,6 @@
 """How one operator grows: its loop, CPU, memory, API calls and Prometheus queries, from 1 server to 100.
 
-    python bench/bench_growth.py [--servers 1 --servers 10 --servers 100] [--tasks-per-server 10] [--interval 1]
+    python bench/bench_growth.py [--servers 1 --servers 100] [--tasks-per-server 10] [--waves 600] [--interval 1]
 
 A real API server and a real Prometheus; the servers are simulated (`simulated_servers.py`): they speak Triton's gRPC
 protocol and the agent's HTTP, load versions, and count requests that come in waves of 40 to 160 %, each task at its own
@@ -191,16 +191,14 @@ def create_objects(
 
 
 @contextlib.contextmanager
-def running_fleet(
-    folder: Path, api: ApiServer, servers: int, tasks_per_server: int, wave_seconds: float, interval_seconds: float
-) -> Iterator[Fleet]:
+def running_fleet(folder: Path, api: ApiServer, servers: int, given: argparse.Namespace) -> Iterator[Fleet]:
     """Bring everything up but the operator's first word."""
     folder.mkdir(parents=True)
     namespace = api.make_namespace("growth")
-    names = [[f"task-{server:03}-{task:02}" for task in range(tasks_per_server)] for server in range(servers)]
+    names = [[f"task-{server:03}-{task:02}" for task in range(given.tasks_per_server)] for server in range(servers)]
     versions = {n: (content_hash(n), cost_seconds(n)) for n in range(1, VERSIONS + 1)}
     spec = {"tasks": names, "versions": versions, "config": config_text("MODEL"), "load_seconds": LOAD_SECONDS}
-    spec["wave_seconds"] = wave_seconds
+    spec["wave_seconds"] = given.waves
     (folder / "servers.json").write_text(json.dumps(spec))
     prometheus_port, operator_port = free_port(), free_port()
     targets = [
@@ -231,7 +229,7 @@ def running_fleet(
         )  # fmt: skip
         stack.callback(prometheus.end)
         prometheus.start()
-        create_objects(api, namespace, names, prometheus_port, interval_seconds)
+        create_objects(api, namespace, names, prometheus_port, given.interval)
         operator = Process(
             "operator",
             [
@@ -248,7 +246,7 @@ def running_fleet(
 def measure(folder: Path, api: ApiServer, servers: int, given: argparse.Namespace) -> Cost:
     """Run a fleet and measure its operator."""
     seconds, tasks = given.seconds, servers * given.tasks_per_server
-    with running_fleet(folder, api, servers, given.tasks_per_server, given.waves, given.interval) as fleet:
+    with running_fleet(folder, api, servers, given) as fleet:
         pool = f'pool="{fleet.namespace}/{POOL}"'
 
         def answered() -> int:
@@ -353,7 +351,9 @@ def main() -> None:
     parser.add_argument("--tasks-per-server", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long to measure (default: 60)")
     parser.add_argument("--waves", type=float, default=600.0, help="seconds from one wave to the next (default: 600)")
-    parser.add_argument("--interval", type=float, default=1.0, help="seconds from one decision to the next")
+    parser.add_argument(
+        "--interval", type=float, default=1.0, help="seconds from one decision to the next (default: 1)"
+    )
     parser.add_argument("--out", type=Path, help="folder of the page; out/bench-growth-TIME")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     given = parser.parse_args()

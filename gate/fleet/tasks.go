@@ -35,7 +35,7 @@ type Tasks struct {
 	server    reflex.Server
 	byName    atomic.Pointer[map[string]*Named]
 	look      chan struct{}
-	loading   loads
+	loading   loads      // of index alone
 	mu        sync.Mutex // of what follows
 	written   time.Time
 }
@@ -166,23 +166,23 @@ const longestLoad = 30 * time.Second
 // loads are the versions that are being loaded, and since when that was seen.
 type loads map[indexed]time.Time
 
-// look takes what is being loaded now, and returns how many of these loads share the server's cores.
-func (l loads) look(now time.Time, loading []indexed) int {
+// working takes what is being loaded now, and returns how many of these loads share the server's cores.
+func (l loads) working(now time.Time, loading []indexed) int {
 	for version := range l {
 		if !slices.Contains(loading, version) {
 			delete(l, version)
 		}
 	}
-	working := 0
+	count := 0
 	for _, version := range loading {
 		if _, known := l[version]; !known {
 			l[version] = now
 		}
 		if now.Sub(l[version]) < longestLoad {
-			working++
+			count++
 		}
 	}
-	return working
+	return count
 }
 
 // index asks Triton which versions are loaded, and which are being loaded.
@@ -217,7 +217,7 @@ func (t *Tasks) index(ctx context.Context) error {
 			loading = append(loading, model)
 		}
 	}
-	t.server.SetLoading(t.loading.look(time.Now(), loading))
+	t.server.SetLoading(t.loading.working(time.Now(), loading))
 	for name, task := range *t.byName.Load() {
 		task.Load(loaded[name])
 	}

@@ -77,7 +77,7 @@ func TestALoadThatHangsTakesNothing(t *testing.T) {
 		{longestLoad + time.Second, nil, 0},
 		{longestLoad + 2*time.Second, []indexed{hung}, 1},
 	} {
-		if working := seen.look(now.Add(c.after), c.loading); working != c.working {
+		if working := seen.working(now.Add(c.after), c.loading); working != c.working {
 			t.Fatalf("after %v: %d, not %d", c.after, working, c.working)
 		}
 	}

@@ -6,10 +6,16 @@ once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import fsum
 from typing import NamedTuple
 
 from rung.core.policies.frontier_parameters import FrontierParameters
+from rung.core.policies.lane import Lane
 from rung.core.policies.remembered import LEAST_LOOSENESS, Remembered
+
+LONGEST_FORGIVE_SECONDS = 900.0
+"""A limit doubles after this time, however seldom the objective allows a late answer."""
 
 
 class Judgement(NamedTuple):
@@ -49,3 +55,10 @@ def judged(parameters: FrontierParameters, known: Judgement, late_seconds: float
     if parameters.strictness >= 1.0 or late_seconds <= known.seconds + patience_seconds:
         return known
     return Judgement(max(LEAST_LOOSENESS, known.looseness * parameters.strictness), late_seconds)
+
+
+def seconds_for_one_late(lanes: Sequence[Lane]) -> float:
+    """Return the time in which the objectives allow one late answer, at the demand of the last minute or so."""
+    rates = [(fsum(one.rates_rps) / len(one.rates_rps), one.state.objective) for one in lanes if one.rates_rps]
+    allowed_rps = fsum(rate * (1.0 - objective) for rate, objective in rates)
+    return min(LONGEST_FORGIVE_SECONDS, 1.0 / allowed_rps) if allowed_rps > 0 else 0.0

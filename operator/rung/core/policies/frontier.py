@@ -40,7 +40,7 @@ from rung.core.balance import steady
 from rung.core.frontier import Metric
 from rung.core.plan import Code, Memory, Plan, Reason, ServerPlan
 from rung.core.policies import base, lane, learning
-from rung.core.policies.budget import Judgement, forgiven, judged
+from rung.core.policies.budget import forgiven, judged, seconds_for_one_late
 from rung.core.policies.frontier_parameters import FrontierParameters
 from rung.core.policies.given import Given, given_cores, planned_cores
 from rung.core.policies.lane import Lane
@@ -54,8 +54,6 @@ TRUSTED_FACTOR = 1.2
 """What costs more than this by its profile is corrected all the same, and its administrators are told."""
 LEAST_LATE, MOST_LATE = 1e-6, 0.5
 """However strict or loose the limit has become: beyond half, an overloaded server would be as good as any."""
-LONGEST_FORGIVE_SECONDS = 900.0
-"""A limit doubles after this time, however seldom the objective allows a late answer."""
 PARK_SECONDS = 60.0
 """A task is parked so long after the last change."""
 HISTORY_SECONDS = 90.0
@@ -164,6 +162,7 @@ class _Server:
         since = before.since_seconds
         self.since_seconds = None if since is None else min(since, self.now)
         self.lanes = lane.lanes_on(snapshot, server)
+        self.present = [one.top if one.present is None else one.present for one in self.lanes]
         self.parked = [one.state.name in parked for one in self.lanes]
         self.given = given
         self.cores = planned_cores(server, given, self.now)
@@ -176,7 +175,7 @@ class _Server:
         # While something wanted does not answer yet, what was used belongs to what was there before. And what a server
         # uses that gets less than it should says nothing of what inferences cost.
         if self.since_seconds is not None and parameters.calibrate and self.settled:
-            short_seconds = self.given.time_seconds if self.given is not None else -inf
+            short_seconds = self.given.time_seconds if self.given is not None else None
             moments = (self.since_seconds, server.disturbed_seconds, self.loaded_seconds, short_seconds)
             after = max(min(moment, self.now) for moment in moments if moment is not None) + parameters.settle_seconds
             self.factor = learning.cost_factor(before.factor, server, self.lanes, after, parameters.trust_seconds)
@@ -191,31 +190,35 @@ class _Server:
             for one, queue in zip(self.lanes, waiting, strict=True)
         ]
         self.most_cores = inf if reflex else parameters.most_utilization * self.cores
-        seconds_for_one = self._seconds_for_one_late() if reflex else None
-        self.looseness, self.judged_seconds = forgiven(parameters, before, self.now, seconds_for_one)
+        seconds_for_one = seconds_for_one_late(self.lanes) if reflex else None
+        self.judgement = forgiven(parameters, before, self.now, seconds_for_one)
         late = learning.seen_late(server, self.lanes, self.factor)
         if late is not None and not (reflex and self._is_given_up()):
-            known = Judgement(self.looseness, self.judged_seconds)
-            self.looseness, self.judged_seconds = judged(parameters, known, late, reflex=reflex)
+            self.judgement = judged(parameters, self.judgement, late, reflex=reflex)
+
+    def _is_given_up(self) -> bool:
+        """Tell whether what is late may be that of an allocation that was, or will be, thought too much anyway."""
+        since_down = inf if self.before.down_seconds is None else self.now - self.before.down_seconds
+        return 0 <= since_down < self.p.settle_seconds or not self._keeps(self.present, self.ahead)
 
     def conclude(self, decision: _Decision) -> tuple[ServerPlan, list[Reason], Remembered]:
         """Return the plan, the reasons, and what to remember."""
-        rungs = decision.rungs
+        rungs, looseness, judged_seconds = decision.rungs, *self.judgement
         changed = any(rung != one.present for rung, one in zip(rungs, self.lanes, strict=True))
         stepped_down = any(rung < (one.present or 0) for rung, one in zip(rungs, self.lanes, strict=True))
         after = Remembered(
             factor=self.factor if changed else self.before.factor,
             # A change has taken effect when what was wanted answers.
             since_seconds=self.now if changed or self.since_seconds is None or not self.settled else self.since_seconds,
-            looseness=self.before.looseness if self.judged_seconds == self.before.judged_seconds else self.looseness,
-            judged_seconds=self.judged_seconds,
+            looseness=self.before.looseness if judged_seconds == self.before.judged_seconds else looseness,
+            judged_seconds=judged_seconds,
             given=self.given,
             loaded=self.loaded,
             loaded_seconds=self.loaded_seconds,
             down_seconds=self.now if stepped_down else self.before.down_seconds,
         )
         expected = self._load(rungs, self.ahead) / self.cores
-        numbers = {**decision.numbers, "factor": self.factor, "looseness": self.looseness}
+        numbers = {**decision.numbers, "factor": self.factor, "looseness": looseness}
         if self.gap > 0:
             numbers["optimality_gap"] = self.gap
         if isfinite(expected):
@@ -232,7 +235,7 @@ class _Server:
         """Return what is decided, or what has to be known for it."""
         newcomers = [one.state.name for one in self.lanes if one.present is None]
         best = [0 if parked else one.top for one, parked in zip(self.lanes, self.parked, strict=True)]
-        present = [one.top if one.present is None else one.present for one in self.lanes]
+        present = self.present
         if not any(one.rates_rps for one in self.lanes):
             return _Decision(present, Code.INITIAL if newcomers else Code.STALE_METRICS, "no demand is known")
         if newcomers:
@@ -309,7 +312,7 @@ class _Server:
         planned = self.p.late_share if self.p.late_share is not None else 1.0 - one.state.objective
         if one.late_rps is not None:
             planned = min(self.p.reflex_late_share, self.p.reflex_saves * (1.0 - one.state.objective))
-        return min(MOST_LATE, max(LEAST_LATE, planned * self.looseness))
+        return min(MOST_LATE, max(LEAST_LATE, planned * self.judgement.looseness))
 
     def _keeps(self, rungs: Sequence[int], demand: Sequence[float]) -> bool:
         """Tell whether an allocation keeps the limit of every lane."""
@@ -343,18 +346,6 @@ class _Server:
         return price * cold + self.p.trade_price * traded
 
     # -------------------------------------------------------------------------------------------------------- demand
-
-    def _is_given_up(self) -> bool:
-        """Tell whether what is late may be that of an allocation that was, or will be, thought too much anyway."""
-        since_down = inf if self.before.down_seconds is None else self.now - self.before.down_seconds
-        present = [one.top if one.present is None else one.present for one in self.lanes]
-        return 0 <= since_down < self.p.settle_seconds or not self._keeps(present, self.ahead)
-
-    def _seconds_for_one_late(self) -> float:
-        """Return the time in which the objectives allow one late answer, at the demand of the last minute or so."""
-        rates = [(fsum(one.rates_rps) / len(one.rates_rps), one.state.objective) for one in self.lanes if one.rates_rps]
-        allowed_rps = fsum(rate * (1.0 - objective) for rate, objective in rates)
-        return min(LONGEST_FORGIVE_SECONDS, 1.0 / allowed_rps) if allowed_rps > 0 else 0.0
 
     def _ahead(self, one: Lane) -> float:
         """Return the demand of the next seconds that will hardly be passed."""

@@ -40,8 +40,8 @@ def plain(each: Remembered) -> dict[str, float | None]:
         found |= {"looseness": round(each.looseness, 4), "judged_seconds": each.judged_seconds}
     if each.given is not None:
         found |= {"given_cores": round(each.given.cores, 3), "given_seconds": each.given.time_seconds}
-    moments = {"loaded": each.loaded, "loaded_seconds": each.loaded_seconds, "down_seconds": each.down_seconds}
-    return found | {key: value for key, value in moments.items() if value is not None}
+    seen = {"loaded": each.loaded, "loaded_seconds": each.loaded_seconds, "down_seconds": each.down_seconds}
+    return found | {key: value for key, value in seen.items() if value is not None}
 
 
 def digest(loaded: Mapping[str, frozenset[int]]) -> int:
@@ -53,18 +53,21 @@ def read(memory: Memory) -> dict[str, Remembered]:
     """Read the memory; what is malformed is as if it had never been."""
     found: dict[str, Remembered] = {}
     for name, entry in entries(memory, "servers").items():
-        factor, since = entry.get("factor"), entry.get("since_seconds")
-        looseness, late = entry.get("looseness"), entry.get("judged_seconds")
-        cores, given = entry.get("given_cores"), entry.get("given_seconds")
-        loaded, loaded_since, down = entry.get("loaded"), entry.get("loaded_seconds"), entry.get("down_seconds")
+        factor, looseness, loaded = (_number(entry, key) for key in ("factor", "looseness", "loaded"))
+        cores, given = _number(entry, "given_cores"), _number(entry, "given_seconds")
         found[name] = Remembered(
-            learning.bounded(factor) if is_number(factor) else 1.0,
-            float(since) if is_number(since) else None,
-            min(1e3, max(LEAST_LOOSENESS, looseness)) if is_number(looseness) else 1.0,
-            float(late) if is_number(late) else None,
-            Given(float(cores), float(given)) if is_number(cores) and cores > 0 and is_number(given) else None,
-            int(loaded) if is_number(loaded) else None,
-            float(loaded_since) if is_number(loaded_since) else None,
-            float(down) if is_number(down) else None,
+            factor=1.0 if factor is None else learning.bounded(factor),
+            since_seconds=_number(entry, "since_seconds"),
+            looseness=1.0 if looseness is None else min(1e3, max(LEAST_LOOSENESS, looseness)),
+            judged_seconds=_number(entry, "judged_seconds"),
+            given=Given(cores, given) if cores is not None and cores > 0 and given is not None else None,
+            loaded=None if loaded is None else int(loaded),
+            loaded_seconds=_number(entry, "loaded_seconds"),
+            down_seconds=_number(entry, "down_seconds"),
         )
     return found
+
+
+def _number(entry: Mapping[str, object], key: str) -> float | None:
+    value = entry.get(key)
+    return float(value) if is_number(value) else None
