@@ -56,11 +56,12 @@ BEGINS: dict[str, Literal["best", "cheapest"]] = {
 )  # fmt: skip
 @click.option("--seed", default=7, show_default=True, help="Of the arrivals and of our trace.")
 @click.option(
-    "--compare", is_flag=True, help="Replay the same with Stepwise, and with the best and the cheapest versions fixed."
-)
+    "--compare", is_flag=True,
+    help="Replay the same without the reflex, with Stepwise, and with the best and the cheapest versions fixed.",
+)  # fmt: skip
 @click.option(
-    "--reflex", is_flag=True,
-    help="With the reflex: a request that would be late is answered by a loaded version below the decided one.",
+    "--reflex/--no-reflex", default=True, show_default=True,
+    help="The reflex: a request that would be late is answered by a loaded version below the decided one.",
 )  # fmt: skip
 @click.option("--keep", is_flag=True, help="Leave the cluster up, and say what to try next.")
 @click.option(

@@ -53,7 +53,7 @@ class Options:
     """The InferenceTasks: a file, or YAML."""
     profile_slo: str = "400ms"
     """Versions are measured for this service level."""
-    reflex: bool = False
+    reflex: bool = True
     """Whether a gate stands in front of the server, and the pool's reflex is on."""
     values: tuple[str, ...] = ()
     """More values for Helm, NAME=VALUE each."""

@@ -6,6 +6,7 @@ The tests share one release and run in the order of this file; each leaves the t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -271,12 +272,8 @@ def test_a_new_server_gets_its_allocation_back(site: Site, how: str) -> None:
     site.home.wait_for_active(TASK, BEST)
 
 
-def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_the_demand(site: Site) -> None:
+def test_requests_come_through_the_gate_and_what_it_counts_is_the_demand(site: Site) -> None:
     home = site.home
-    # As the test before left the pods, so that the next one finds them so.
-    as_before = "triton.podAnnotations.changed=yes"
-    install(home, "upgrade", as_before, "reflex.enabled=true")
-    home.wait_for_active(TASK, BEST)
     assert home.get("spool", "edge")["spec"]["reflex"] == "On"
     (pod,) = home.pods("triton")
     assert {each["name"] for each in pod["spec"]["containers"]} == {"triton", "agent", "gate"}
@@ -287,13 +284,34 @@ def test_with_the_reflex_requests_come_through_the_gate_and_what_it_counts_is_th
 
     known = f'rung_gate_service_seconds{{model="{TASK}",version="{BEST}"}}'
     until(lambda: known in page(), lambda: "the gate was not told of the task")
+    before = arrivals(page())
     begin_load(home)
     until(lambda: home.get("itask", TASK)["status"].get("demand", 0) > 1, lambda: home.explain(TASK))
     told = end_load(home)
-    assert f'rung_gate_arrivals_total{{model="{TASK}"}} {told["offered"]}' in page()
-    install(home, "upgrade", as_before)
+    assert arrivals(page()) - before == told["offered"]
+
+
+def arrivals(page: str) -> int:
+    """Return what a gate's page says of the requests that came; none before the first."""
+    found = re.search(rf'^rung_gate_arrivals_total{{model="{TASK}"}} (\d+)$', page, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def test_without_the_reflex_there_is_no_gate_and_triton_itself_is_asked(site: Site) -> None:
+    home = site.home
+    # As the test before left the pods, so that the next one finds them so.
+    as_before = "triton.podAnnotations.changed=yes"
+    install(home, "upgrade", as_before, "reflex.enabled=false")
     home.wait_for_active(TASK, BEST)
     assert home.get("spool", "edge")["spec"]["reflex"] == "Off"
+    (pod,) = home.pods("triton")
+    assert {each["name"] for each in pod["spec"]["containers"]} == {"triton", "agent"}
+    begin_load(home)
+    until(lambda: home.get("itask", TASK)["status"].get("demand", 0) > 1, lambda: home.explain(TASK))
+    end_load(home)
+    install(home, "upgrade", as_before)
+    home.wait_for_active(TASK, BEST)
+    assert home.get("spool", "edge")["spec"]["reflex"] == "On"
 
 
 def test_behind_the_balancer_servers_that_load_take_turns_and_get_no_requests_meanwhile(site: Site) -> None:

@@ -72,7 +72,7 @@ def test_a_trace_climbs_and_versions_step_down_and_up(home: Namespace, ladders: 
         demo.kill()
     said = log.read_text()
     assert status == 0, said
-    run = outcome_of(read_run(out / "frontier.jsonl"))
+    run = outcome_of(read_run(out / "frontier+reflex.jsonl"))
     assert run.sentence() in said
     assert run.complete
     assert run.requests > 1000

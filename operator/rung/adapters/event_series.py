@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 NOTE_LIMIT_BYTES = 1024
@@ -24,21 +24,23 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
-class Kept:
-    """One event that shall be written now. `unwritten` repeats came before it without a write."""
-
-    event_name: str
-    unwritten: int = 0
-    written_at: float = float("-inf")
-
-
-@dataclass(slots=True)
 class _Reason:
     """What was posted about one object for one reason."""
 
     tokens: float
     refilled_at: float
     last: Kept | None = None
+
+
+@dataclass(slots=True)
+class Kept:
+    """One event that shall be written now. `unwritten` repeats came before it without a write."""
+
+    event_name: str
+    unwritten: int = 0
+    written_at: float = float("-inf")
+    budget: _Reason | None = field(default=None, repr=False)
+    """What a write of it counts against."""
 
 
 class EventSeries:
@@ -68,17 +70,15 @@ class EventSeries:
             if budget.last is not None:
                 budget.last.unwritten += 1
             return None
-        budget.last = kept
+        budget.last, kept.budget = kept, budget
         return kept
 
     def written(self, kept: Kept, repeats: int) -> None:
         """Say that the event and that many repeats are with the API server: only now they count against the limits."""
         kept.unwritten -= repeats
         kept.written_at = self._now()
-        for budget in self._reasons.values():
-            if budget.last is kept:
-                budget.tokens -= 1
-                break
+        if kept.budget is not None and kept.budget.last is kept:
+            kept.budget.tokens -= 1
 
 
 def shortened(note: str) -> str:

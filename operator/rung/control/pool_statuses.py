@@ -131,19 +131,19 @@ def _capacity(seen: Pass) -> tuple[bool, str, str]:
     if seen.doubted:
         names = ", ".join(sorted(seen.doubted))
         return False, "ProfileNotTrusted", f"CPU is far above what the profiles predict on {names}"
+    classes = {s.hardware_class for s in servers}
     if unprofiled := sorted(
-        {
-            s.hardware_class
-            for s in servers
-            if any(t.versions and not any(_measured(v, s.hardware_class) for v in t.versions) for t in tasks)
-        }
+        name for name in classes if any(t.versions and not any(_measured(v, name) for v in t.versions) for t in tasks)
     ):
         profiles = (v.profiles.get(name) for t in tasks for v in t.versions for name in unprofiled)
         nearest = sorted({p.assumed_from for p in profiles if p is not None and p.assumed_from is not None})
         until = f"; until then inferences are taken to cost {CAUTION:g} times what they do on {', '.join(nearest)}"
         sentence = f"no version is profiled on hardware class {', '.join(unprofiled)}{until if nearest else ''}"
         return False, "NoProfile", sentence
-    if others := [said for server in servers if (said := _other_cpu(server, tasks))]:
+    # Which tasks a server has matters only where versions of its class were profiled with another CPU than its own.
+    profiled = {name: _profiled_cpu(tasks, name) for name in classes}
+    doubtful = [server for server in servers if profiled[server.hardware_class] - {server.capacity_cores}]
+    if others := [said for server in doubtful if (said := _other_cpu(server, tasks))]:
         advice = "profile the versions again there, or give servers of another CPU a hardware class of their own"
         return False, "ProfiledForOtherCpu", f"{advice}: {'; '.join(others)}"
     return True, "Profiled", ""
@@ -154,10 +154,15 @@ def _measured(version: Version, hardware_class: str) -> bool:
     return profile is not None and profile.assumed_from is None
 
 
+def _profiled_cpu(tasks: Iterable[TaskState], hardware_class: str) -> set[float]:
+    """Return the CPU limits, in cores, with which versions were measured on a hardware class."""
+    profiles = (v.profiles.get(hardware_class) for t in tasks for v in t.versions)
+    return {p.cpu_cores for p in profiles if p and p.assumed_from is None and p.cpu_cores is not None}
+
+
 def _other_cpu(server: ServerState, tasks: Iterable[TaskState]) -> str:
     """Say for which other CPU the versions of a server were profiled; empty when there is none."""
-    profiles = (v.profiles.get(server.hardware_class) for t in tasks if serves(t, server) for v in t.versions)
-    profiled = {p.cpu_cores for p in profiles if p and p.assumed_from is None and p.cpu_cores is not None}
+    profiled = _profiled_cpu((t for t in tasks if serves(t, server)), server.hardware_class)
     others = " and ".join(Cpu.from_cores(cores) for cores in sorted(profiled - {server.capacity_cores}))
     own, name = Cpu.from_cores(server.capacity_cores), server.hardware_class
     return f"{server.name} has {own}, the profiles of its class {name} hold for {others}" if others else ""

@@ -56,8 +56,9 @@ class Reporter:
     def report(self, seen: Pass, finished: Iterable[Finished]) -> None:
         """Tell of one pass, and of the swaps that ended since the last one."""
         decisions = self._decisions(seen)
+        tasks = {task.model: task for task in seen.tasks}
         for swap in finished:
-            self._swap_ended(seen, swap)
+            self._swap_ended(tasks.get(swap.model), swap)
         self._report_tasks(seen, decisions)
         self._report_versions(seen)
         newest = next(iter(decisions.values()), None)
@@ -141,9 +142,8 @@ class Reporter:
         self._targets = targets
         return changed
 
-    def _swap_ended(self, seen: Pass, finished: Finished) -> None:
+    def _swap_ended(self, task: InferenceTask | None, finished: Finished) -> None:
         outcome, kind = finished.outcome, finished.kind
-        task = next((task for task in seen.tasks if task.model == finished.model), None)
         name = task.name if task else finished.model
         self._metrics.swaps.labels(self._label, name, kind, outcome.outcome.value).inc()
         logger.log(
