@@ -22,7 +22,7 @@ class FrontierParameters:
     """Share of late answers to plan for; None: 1 - objective of each task."""
     reflex_late_share: float = 0.5
     """The same where the reflex saves single requests: the allocation need not be safe by itself."""
-    reflex_saves: float = 1000.0
+    reflex_saves: float = 500.0
     """But no more than so many times what the objective allows."""
     reflex_deviations: float = 0.5
     """So many standard deviations of a Poisson count are allowed for there: what comes beside is for the reflex."""
