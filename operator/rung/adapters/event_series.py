@@ -11,7 +11,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 NOTE_LIMIT_BYTES = 1024
@@ -24,23 +24,23 @@ _Value = TypeVar("_Value")
 
 
 @dataclass(slots=True)
+class Kept:
+    """One event that shall be written now. `unwritten` repeats came before it without a write."""
+
+    event_name: str
+    subject: tuple[str, str]
+    """The object that it is about, and the reason: what a write counts against."""
+    unwritten: int = 0
+    written_at: float = float("-inf")
+
+
+@dataclass(slots=True)
 class _Reason:
     """What was posted about one object for one reason."""
 
     tokens: float
     refilled_at: float
     last: Kept | None = None
-
-
-@dataclass(slots=True)
-class Kept:
-    """One event that shall be written now. `unwritten` repeats came before it without a write."""
-
-    event_name: str
-    unwritten: int = 0
-    written_at: float = float("-inf")
-    budget: _Reason | None = field(default=None, repr=False)
-    """What a write of it counts against."""
 
 
 class EventSeries:
@@ -59,26 +59,27 @@ class EventSeries:
         """
         now = self._now()
         digest = hashlib.blake2s(f"{about}\n{reason}\n{note}".encode(), digest_size=8).hexdigest()
-        kept = _recall(self._events, digest, lambda: Kept(f"{name[:230]}.{digest}"))
+        kept = _recall(self._events, digest, lambda: Kept(f"{name[:230]}.{digest}", (about, reason)))
         if now - kept.written_at < REPEAT_SECONDS:
             kept.unwritten += 1
             return None
-        budget = _recall(self._reasons, (about, reason), lambda: _Reason(BURST, now))
+        budget = _recall(self._reasons, kept.subject, lambda: _Reason(BURST, now))
         budget.tokens = min(BURST, budget.tokens + (now - budget.refilled_at) / REPEAT_SECONDS)
         budget.refilled_at = now
         if budget.tokens < 1:
             if budget.last is not None:
                 budget.last.unwritten += 1
             return None
-        budget.last, kept.budget = kept, budget
+        budget.last = kept
         return kept
 
     def written(self, kept: Kept, repeats: int) -> None:
         """Say that the event and that many repeats are with the API server: only now they count against the limits."""
         kept.unwritten -= repeats
         kept.written_at = self._now()
-        if kept.budget is not None and kept.budget.last is kept:
-            kept.budget.tokens -= 1
+        budget = self._reasons.get(kept.subject)
+        if budget is not None and budget.last is kept:
+            budget.tokens -= 1
 
 
 def shortened(note: str) -> str:
